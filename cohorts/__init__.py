@@ -1,0 +1,1 @@
+"""The cohorts that milkit reads; each is found by its name through the registry."""

@@ -1,0 +1,5 @@
+"""``python -m milkit``, also under ``torchrun``."""
+
+from milkit.cli import main
+
+main()

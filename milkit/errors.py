@@ -1,0 +1,46 @@
+"""What can go wrong in a way that the user can correct.
+
+Every message is one sentence with three parts: what was given, what was expected, what to do next. Functions raise;
+only ``milkit.cli.main`` prints, and exits with 2. Anything else that is raised is a defect of milkit and keeps its
+traceback.
+"""
+
+
+class MilkitError(Exception):
+    """The parent of all errors that a user can correct."""
+
+
+class SettingsError(MilkitError):
+    """A recipe, a flag or a factory's argument is not what its type says."""
+
+
+class UnknownName(MilkitError):
+    """A registry, or the folder of recipes, has nothing of this name."""
+
+
+class CohortError(MilkitError):
+    """The patients, the cells or the files of a cohort break a rule."""
+
+
+class ImageError(MilkitError):
+    """One image file cannot be read; ``extract`` catches it and lists the cell as failed."""
+
+
+class WeightsError(MilkitError):
+    """A weights file does not fit the network that it was given for."""
+
+
+class WeightsMissing(WeightsError):
+    """An encoder's weights are neither given nor cached; the command line falls back to the offline default."""
+
+
+class StoreError(MilkitError):
+    """A bag store is missing, incomplete, damaged, locked, or of a newer format."""
+
+
+class FoldError(MilkitError):
+    """The patients cannot be split as asked."""
+
+
+class RunError(MilkitError):
+    """A run folder is missing or incomplete."""

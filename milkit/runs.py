@@ -1,0 +1,159 @@
+"""The workspace on disk, run folders, provenance, and writes that are whole or not there at all."""
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import milkit
+from milkit.errors import RunError, StoreError
+
+Kind = Literal["store", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The folder that holds `stores/<cohort>/<encoder>-<digest>.zarr` and `runs/<name>/`.
+
+    `extract` makes its store, and `train-mil` its run, the current one: the next command takes it when none is named.
+    """
+
+    root: Path
+
+    def store_path(self, cohort: str, encoder: str, digest: str) -> Path:
+        """Where the features of this cohort under this encoder are kept."""
+        return self.root / "stores" / cohort / f"{encoder}-{digest[:8]}.zarr"
+
+    def run_path(self, name: str) -> Path:
+        """Where the run of this name is kept."""
+        return self.root / "runs" / name
+
+    def current(self, kind: Kind) -> Path:
+        """The store or run that was made last; an error lists the choices where there is none, or several."""
+        pointer = self.root / "current.json"
+        named = json.loads(pointer.read_text(encoding="utf-8")).get(kind) if pointer.is_file() else None
+        if named and (self.root / named).exists():
+            return self.root / str(named)
+        found = self._all(kind)
+        if len(found) == 1:
+            return found[0]
+        command, flag = ("extract", "--store") if kind == "store" else ("train-mil", "--run")
+        error = StoreError if kind == "store" else RunError
+        if not found:
+            msg = (
+                f"The workspace {self.root} holds no {kind}; make one with `milkit {command}` or name one with {flag}."
+            )
+            raise error(msg)
+        names = ", ".join(str(path.relative_to(self.root)) for path in found)
+        msg = f"The workspace {self.root} holds several {kind}s, none of them current; name one with {flag}: {names}."
+        raise error(msg)
+
+    def make_current(self, kind: Kind, path: Path) -> None:
+        """Let the next command take this store or run when none is named."""
+        pointer = self.root / "current.json"
+        values = json.loads(pointer.read_text(encoding="utf-8")) if pointer.is_file() else {}
+        if path.resolve().is_relative_to(self.root.resolve()):
+            values[kind] = path.resolve().relative_to(self.root.resolve()).as_posix()
+            write_json(pointer, values)
+
+    def _all(self, kind: Kind) -> list[Path]:
+        pattern = "stores/*/*.zarr" if kind == "store" else "runs/*"
+        return sorted(path for path in self.root.glob(pattern) if path.is_dir() and not path.name.startswith("."))
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a hidden folder to fill; it is renamed to ``path`` when the block ends, and removed when it fails."""
+    partial = path.parent / f".{path.name}.partial-{os.getpid()}"
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Like ``write_bytes``, for text in UTF-8."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Like ``write_bytes``, for JSON that people can read."""
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a run or a store; a missing or damaged one is a ``RunError`` that names it."""
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        msg = f"{path} is missing; the folder is not a finished run, so make it again with `milkit train-mil`."
+        raise RunError(msg) from None
+    except json.JSONDecodeError as error:
+        msg = f"{path} is not valid JSON ({error}); the file was changed after it was written, so make the run again."
+        raise RunError(msg) from None
+    return values
+
+
+def provenance() -> dict[str, Any]:
+    """Software and time: what a later reader needs in order to repeat a result. Holds no path and no host name."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "milkit": milkit.__version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in ("torch", "timm", "zarr", "numpy", "pandas", "scikit-learn")},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+@contextlib.contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Append what milkit logs to a file. Log lines hold no patient ids."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("milkit")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+        handler.close()
+
+
+def run_name(cohort: str, encoder: str, head: str) -> str:
+    """`<cohort>-<encoder>-<head>-<date>-<time>`, in local time."""
+    return f"{cohort}-{encoder}-{head}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -1,0 +1,261 @@
+"""Typed settings of every command, and how a recipe (YAML) and the command line fill them.
+
+Order: defaults below < recipe < command line. There is no interpolation, no environment variable and no include. All
+mistakes of a recipe are reported at once, each with file and line. The settings of a run are written to its
+``settings.yaml``, which is itself a valid ``--config``.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from milkit.errors import SettingsError
+from milkit.registry import unknown_name
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are errors, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Component(BaseModel):
+    """A factory's name and its keyword arguments; ``head: abmil`` is short for ``head: {name: abmil}``.
+
+    ``timm:resnet50`` is short for ``{name: timm, model: resnet50}``: what follows the colon is the argument ``model``.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            name, colon, model = value.partition(":")
+            return {"name": name, "model": model} if colon else {"name": name}
+        return value
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The factory's keyword arguments."""
+        return dict(self.model_extra or {})
+
+
+DEFAULT_ENCODER = Component(name="classical")
+"""The encoder that needs no weights, so that everything runs offline."""
+
+
+class CohortRecipe(Settings):
+    """Where a cohort's patients and cells come from: a cohort factory and its arguments."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    """Names the store's folder, so letters, digits, `_` and `-` only."""
+    factory: str = ""
+    """A registered cohort factory; empty means the one called like the recipe."""
+    root: Path | None = None
+    """The folder that the cohort's paths are relative to; `--root` on the command line."""
+    encoder: Component | None = None
+    """The encoder that suits this cohort, used where its weights can be had and `--encoder` names no other."""
+    arguments: dict[str, Any] = {}
+    """Further keyword arguments of the factory."""
+
+
+class ExtractSettings(Settings):
+    """`milkit extract`: cells to features."""
+
+    cohort: CohortRecipe
+    encoder: Component = DEFAULT_ENCODER
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Images a forward pass; part of a store's identity. 8 is fastest on two CPU cores, a GPU wants 64 and more."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float16", "float32"] = "float16"
+    """How features are stored; half precision halves the store and costs 3 decimal digits beyond the first."""
+    max_failures: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of cells that may be unreadable before the command ends with status 3."""
+
+
+class TrainingSettings(Settings):
+    """How one head is trained on one split."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    max_epochs: Annotated[int, Field(ge=1)] = 100
+    patience: Annotated[int, Field(ge=1)] = 15
+    """Epochs without a lower validation loss before training stops; the best epoch's weights are kept."""
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Patients a gradient step; whole bags, padded and masked."""
+    class_weights: bool = True
+    """Weigh the loss by the inverse class frequency of the training patients."""
+    standardise: bool = True
+    """Centre and scale each feature by the mean and spread of the training patients' cells."""
+
+
+class MilSettings(Settings):
+    """`milkit train-mil`: cross-validated multiple-instance learning."""
+
+    store: Path | None = None
+    """The bag store; empty means the one that `extract` made last."""
+    head: Component = Component(name="abmil")
+    folds: Annotated[int, Field(ge=3)] = 5
+    """Patient-level folds: one is tested, the next one stops the training early, the others train."""
+    repeats: Annotated[int, Field(ge=1)] = 1
+    """How often the patients are split anew."""
+    seeds: Annotated[int, Field(ge=1)] = 1
+    """Trainings per fold, which differ by initialisation and order; their probabilities are averaged."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """The one number that determines splits, initialisations and order."""
+    training: TrainingSettings = TrainingSettings()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    bootstrap: Annotated[int, Field(ge=100)] = 2000
+    """Resamples of patients behind each interval."""
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Coverage of the intervals."""
+
+
+class ReportSettings(Settings):
+    """`milkit report`: what people read."""
+
+    run: Path | None = None
+    """The run folder; empty means the one that `train-mil` made last."""
+    top: Annotated[int, Field(ge=1)] = 6
+    """Cells of each patient that the model weighs most."""
+    random: Annotated[int, Field(ge=0)] = 3
+    bottom: Annotated[int, Field(ge=0)] = 3
+    single_file: bool = False
+    """Keep a large cohort in one file by reducing the pictures (marked as reduced)."""
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def recipe_folder() -> Path:
+    """The folder of recipes: beside the package in a checkout, inside it in a wheel."""
+    here = Path(__file__).parent
+    return next(folder for folder in (here / "_configs", here.parent / "configs") if folder.is_dir())
+
+
+def recipe_names(kind: str) -> list[str]:
+    """Names of the recipes of one kind (`cohorts`, `mil`, …)."""
+    return sorted(path.stem for path in (recipe_folder() / kind).glob("*.yaml"))
+
+
+def is_path(name: str) -> bool:
+    """Whether a recipe is named by its path."""
+    return Path(name).suffix in {".yaml", ".yml"} or "/" in name
+
+
+def find_recipe(kind: str, name: str) -> Path:
+    """A recipe's path, from its path or its name in ``configs/<kind>/``."""
+    if is_path(name):
+        if Path(name).is_file():
+            return Path(name)
+        msg = (
+            f"The recipe {name} does not exist; give the path of a YAML file or one of the names {recipe_names(kind)}."
+        )
+        raise SettingsError(msg)
+    path = recipe_folder() / kind / f"{name}.yaml"
+    if not path.is_file():
+        what = f"recipe in configs/{kind}"
+        raise unknown_name(what, name, recipe_names(kind))
+    return path
+
+
+def load(kind: type[S], path: Path | None, overrides: Mapping[str, Any]) -> S:
+    """Fill the settings class ``kind`` from a recipe and the command line's ``overrides`` (dotted keys allowed)."""
+    text = path.read_text(encoding="utf-8") if path else ""
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        msg = f"{path} is not valid YAML ({' '.join(str(error).split())}); mend it there."
+        raise SettingsError(msg) from None
+    if not isinstance(values, dict):
+        msg = f"{path} holds a {type(values).__name__} where keys with values were expected; see configs/ for examples."
+        raise SettingsError(msg)
+    given = {key: value for key, value in overrides.items() if value is not None}
+    for key, value in given.items():
+        _set(values, key, value)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        lines = _lines(yaml.compose(text)) if text else {}
+        raise SettingsError(_explain(error, path, lines, given)) from None
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """``training.learning_rate=1e-3`` becomes a key and a value; values are read as YAML, and 1e-3 as a number."""
+    parsed: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            msg = f"--set got '{assignment}', expected key=value, such as --set training.learning_rate=3e-4."
+            raise SettingsError(msg)
+        parsed[key.strip()] = _number_or_yaml(value)
+    return parsed
+
+
+def dump(settings: BaseModel) -> str:
+    """The settings as YAML that ``load`` reads back."""
+    return yaml.safe_dump(settings.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+
+
+def _number_or_yaml(text: str) -> Any:
+    try:
+        return float(text) if "e" in text.lower() else yaml.safe_load(text)  # YAML 1.1 reads 1e-3 as a string
+    except ValueError:
+        return yaml.safe_load(text)
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key; a string on the way is a component's short form and becomes its long one."""
+    first, _, rest = key.partition(".")
+    if not rest:
+        values[first] = value
+        return
+    inner = values.get(first)
+    values[first] = {"name": inner} if isinstance(inner, str) else dict(inner or {})
+    _set(values[first], rest, value)
+
+
+def _lines(node: yaml.Node | None, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
+    lines = {path: node.start_mark.line + 1} if node else {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            below = (*path, str(key.value))
+            lines |= _lines(value, below) | {below: key.start_mark.line + 1}
+    return lines
+
+
+def _explain(
+    error: ValidationError, path: Path | None, lines: dict[tuple[str, ...], int], overrides: Mapping[str, Any]
+) -> str:
+    faults = []
+    for fault in error.errors():
+        keys = tuple(str(part) for part in fault["loc"])
+        name = ".".join(keys)
+        if name in overrides or path is None:
+            where = "command line"
+        else:
+            line = next((lines[keys[:n]] for n in range(len(keys), -1, -1) if keys[:n] in lines), 1)
+            where = f"{path}:{line}"
+        text = "there is no such setting" if fault["type"] == "extra_forbidden" else fault["msg"]
+        faults.append(f"{where}: {name}: {text}{_nearest(keys, fault, error)}")
+    return "\n".join(faults)
+
+
+def _nearest(keys: tuple[str, ...], fault: Any, error: ValidationError) -> str:
+    import difflib
+
+    if fault["type"] != "extra_forbidden":
+        return ""
+    known = {
+        name
+        for settings in (CohortRecipe, ExtractSettings, MilSettings, TrainingSettings, ReportSettings)
+        if settings.__name__ == error.title or len(keys) > 1
+        for name in settings.model_fields
+    }
+    near = difflib.get_close_matches(keys[-1], sorted(known), n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
