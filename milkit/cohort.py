@@ -1,0 +1,146 @@
+"""Cohort: patients with one label each, and their single-cell images. Pixels stay on disk."""
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from milkit import settings
+from milkit.errors import CohortError
+from milkit.registry import COHORTS, unknown_name
+from milkit.settings import CohortRecipe
+
+IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+"""Lower-case suffixes of files that are read as images; compare with ``path.suffix.lower()``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """Patients with one label each, and their single-cell images.
+
+    Attributes:
+        name: Names the folder of the cohort's stores.
+        root: The folder that the cells' paths are relative to.
+        patients: Index ``patient_id`` (unique, str); column ``label`` (str); optional ``age`` (years), ``sex`` (``F``
+            or ``M``), ``site``, ``scanner``, ``time`` and ``event`` (survival), and any further covariate.
+        cells: Columns ``cell_id`` (unique), ``patient_id`` and ``path`` (POSIX, relative to ``root``); optional
+            ``cell_type``. A cohort without patient ids (cell-level data) has ``patient_id`` null everywhere and an
+            empty patient table.
+        classes: The labels in the order of the logits, tables and plots.
+        notes: What a reader should know, one sentence each (counts that differ from the published ones, …).
+
+    Both tables are sorted on creation: by patient id, then in the natural order of cell ids. That is the row order of
+    every store. A broken rule raises ``CohortError`` that lists the first offending rows.
+    """
+
+    name: str
+    root: Path
+    patients: pd.DataFrame
+    cells: pd.DataFrame
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the rules of the class docstring, and sort both tables."""
+        _check(self)
+        owners, ids = self.cells["patient_id"].astype(str).tolist(), self.cells["cell_id"].astype(str).tolist()
+        order = sorted(range(len(ids)), key=lambda row: (owners[row], natural_key(ids[row])))
+        object.__setattr__(self, "cells", self.cells.iloc[order].reset_index(drop=True))
+        object.__setattr__(self, "patients", self.patients.sort_index())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over what the features depend on: the ids and paths of all cells, in order."""
+        return hashlib.sha256(self.cells[["patient_id", "cell_id", "path"]].to_csv(index=False).encode()).hexdigest()
+
+    @property
+    def has_patients(self) -> bool:
+        """Whether cells belong to patients; multiple-instance learning needs that."""
+        return len(self.patients) > 0
+
+
+def find_recipe(name: str, root: Path | None = None) -> CohortRecipe:
+    """A cohort's recipe: by path, by name in ``configs/cohorts``, or, for a factory without one, made from its name.
+
+    ``root`` goes over the recipe's own.
+    """
+    recipes = settings.recipe_names("cohorts")
+    if settings.is_path(name) or name in recipes:
+        return settings.load(CohortRecipe, settings.find_recipe("cohorts", name), {"root": root})
+    if name in COHORTS.names():
+        return settings.load(CohortRecipe, None, {"name": name, "root": root})
+    raise unknown_name("cohort", name, sorted({*COHORTS.names(), *recipes}))  # noqa: EM101
+
+
+def load_cohort(recipe: CohortRecipe) -> Cohort:
+    """Build the cohort that a recipe describes, under the recipe's name."""
+    cohort: Cohort = COHORTS.build(recipe.factory or recipe.name, {"root": recipe.root, **recipe.arguments})
+    return replace(cohort, name=recipe.name)
+
+
+def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
+    """A sort key under which ``image_2`` comes before ``image_10``."""
+    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part)
+
+
+def numeric(column: "pd.Series[Any]") -> "pd.Series[float]":
+    """A column as floats: decimal commas read as points, blanks as missing; other text is a ``CohortError``."""
+    text = column.astype(str).str.strip().str.replace(",", ".", regex=False)
+    missing = text.str.lower().isin({"", "nan", "na", "none", "null"})
+    values = pd.to_numeric(text.mask(missing), errors="coerce")
+    wrong = values.isna() & ~missing
+    if wrong.any():
+        msg = f"Column '{column.name}' holds '{text[wrong].iloc[0]}' where a number was expected; mend the table."
+        raise CohortError(msg)
+    return values.astype(float)
+
+
+def first_rows(rows: list[str], limit: int = 5) -> str:
+    """The first offending rows, and how many more there are."""
+    more = f" and {len(rows) - limit} more" if len(rows) > limit else ""
+    return ", ".join(rows[:limit]) + more
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file looks like one of the cohort's images: by suffix, and not one of the litter that systems leave."""
+    litter = {"__MACOSX", ".ipynb_checkpoints", "augmented"}
+    return (
+        path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not litter.intersection(path.parts)
+    )
+
+
+def _check(cohort: Cohort) -> None:
+    cells, patients = cohort.cells, cohort.patients
+    if cells.empty:
+        msg = f"Cohort '{cohort.name}' has no cells under {cohort.root}; check --root and the recipe's path patterns."
+        raise CohortError(msg)
+    broken: dict[str, list[str]] = {
+        "cell ids occur twice": _values(cells["cell_id"][cells["cell_id"].duplicated()]),
+        "paths lead out of the cohort's root": _values(cells["path"][cells["path"].map(_leaves_root)]),
+    }
+    if cohort.has_patients or cells["patient_id"].notna().any():
+        owners = cells["patient_id"]
+        broken |= {
+            "patient ids occur twice": _values(patients.index[patients.index.duplicated()]),
+            "cells belong to no patient of the patient table": _values(cells["cell_id"][~owners.isin(patients.index)]),
+            "patients have no cells": _values(patients.index[~patients.index.isin(owners)]),
+            "patients have no label": _values(patients.index[patients["label"].isna() | (patients["label"] == "")]),
+            "labels are none of the classes": _values(
+                patients["label"][patients["label"].notna() & ~patients["label"].isin(cohort.classes)].unique()
+            ),
+        }
+    faults = [f"{rule}: {first_rows(rows)}" for rule, rows in broken.items() if rows]
+    if faults:
+        msg = f"Cohort '{cohort.name}' breaks its rules ({'; '.join(faults)}); mend the tables or the folders."
+        raise CohortError(msg)
+
+
+def _leaves_root(path: str) -> bool:
+    return Path(path).is_absolute() or ".." in Path(path).parts
+
+
+def _values(values: Any) -> list[str]:
+    return [str(value) for value in values]

@@ -1,0 +1,127 @@
+"""Encoder: a frozen network together with the transform that it expects and one digest for both."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from milkit.errors import WeightsMissing
+from milkit.images import RgbImage
+from milkit.registry import ENCODERS
+from milkit.settings import DEFAULT_ENCODER, Component
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """uint8 RGB (H, W, 3) -> float32 (3, size, size): resize with Pillow, scale to [0, 1], normalise.
+
+    Attributes:
+        size: Side of the square that the network sees, in pixels.
+        interpolation: Pillow's filter; antialiased when it shrinks.
+        mean: Subtracted per channel, after scaling to [0, 1].
+        std: Divided by per channel.
+        crop: 1 squashes the whole image to the square (what DinoBloom does). Below 1, the shorter side is resized to
+            ``size / crop`` and the centre cut out (what ImageNet models were evaluated with; loses the border).
+    """
+
+    size: int = 224
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    crop: float = 1.0
+
+    def __call__(self, image: RgbImage) -> Tensor:
+        """Transform one image."""
+        square = np.asarray(self._square(Image.fromarray(image)), dtype=np.float32) / 255.0
+        normalised = (square - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+        return torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1)))
+
+    def _square(self, image: Image.Image) -> Image.Image:
+        resample = _RESAMPLING[self.interpolation]
+        if self.crop >= 1.0:
+            same = image.size == (self.size, self.size)
+            return image if same else image.resize((self.size, self.size), resample)
+        scale = self.size / self.crop / min(image.size)
+        resized = image.resize((round(image.width * scale), round(image.height * scale)), resample)
+        left, top = (resized.width - self.size) // 2, (resized.height - self.size) // 2
+        return resized.crop((left, top, left + self.size, top + self.size))
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """A frozen network with the transform that it expects; equal digests mean equal features.
+
+    Attributes:
+        name: What people call it; names the store.
+        model: Maps float (B, 3, H, W) to float (B, dim), row by row: no image influences another's features.
+        transform: The input that the network was trained with.
+        dim: Length of a feature vector.
+        digest: SHA-256 over weights and transform; see ``encoder_digest``.
+        seen: Names of the data sets that its pre-training has seen, so that reports can warn of overlap.
+        made_of: Further facts for the provenance, such as the weights file's SHA-256.
+    """
+
+    name: str
+    model: nn.Module
+    transform: Transform
+    dim: int
+    digest: str
+    seen: tuple[str, ...] = ()
+    made_of: Mapping[str, str] = field(default_factory=dict)
+
+
+def encoder_digest(model: nn.Module, transform: Transform, *, version: str = "") -> str:
+    """SHA-256 over the state dict (names, types, shapes, values), the transform, and ``version``.
+
+    ``version`` is for models whose features also depend on code, such as hand-made ones: change it with the code.
+    """
+    sha = hashlib.sha256(json.dumps([version, asdict(transform)], sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        array = tensor.detach().cpu().contiguous()
+        sha.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
+        sha.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def load_encoder(component: Component) -> Encoder:
+    """Build the encoder that a component names; its network is in evaluation mode, without gradients."""
+    encoder: Encoder = ENCODERS.build(component.name, component.arguments)
+    encoder.model.eval().requires_grad_(False)  # noqa: FBT003
+    return encoder
+
+
+def load_preferred(wish: Component) -> tuple[Encoder, str]:
+    """The encoder that a cohort's recipe wishes for, or the offline default where its weights cannot be had.
+
+    Returns:
+        The encoder, and a sentence for people where it is not the one wished for, else an empty text.
+    """
+    try:
+        return load_encoder(wish), ""
+    except WeightsMissing:
+        note = (
+            f"The cohort's recipe asks for the encoder '{wish.name}', whose weights are neither given (--weights) nor "
+            f"cached, so the offline default '{DEFAULT_ENCODER.name}' was used."
+        )
+        return load_encoder(DEFAULT_ENCODER), note
+
+
+def choose_device(device: str) -> torch.device:
+    """``auto`` is the GPU where there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)

@@ -1,0 +1,63 @@
+"""Rank a patient's cells by the weight that held-out models gave them, and choose which ones people look at."""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from milkit.predictions import SHARED, Attention, Predictions
+
+
+def ranks(weights: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Rank (1 = highest weight; ties in the order of cells) and percentile (100 = highest, 0 = lowest) of one bag."""
+    order = np.argsort(-weights, kind="stable")
+    rank = np.empty(len(weights), dtype=np.int64)
+    rank[order] = np.arange(1, len(weights) + 1)
+    percentile = 100.0 * (len(weights) - rank) / max(len(weights) - 1, 1)
+    return rank, percentile
+
+
+def consensus_predictions(predictions: Predictions) -> pd.DataFrame:
+    """One row a patient: label, predicted and probabilities, the latter averaged over the repeats. Index patient_id."""
+    columns = [f"p_{name}" for name in predictions.classes]
+    by_patient = predictions.table.groupby("patient_id", sort=True)
+    table = by_patient[columns].mean()
+    table.insert(0, "label", by_patient["label"].first())
+    highest = table[columns].to_numpy().argmax(axis=1)
+    table.insert(1, "predicted", [predictions.classes[column] for column in highest])
+    return table
+
+
+def cell_weights(attention: Attention, predicted: "pd.Series[str]") -> pd.DataFrame:
+    """One row a cell: its weight for the class that was predicted, averaged over held-out repeats and seeds.
+
+    Args:
+        attention: The run's attention.
+        predicted: The class whose attention is wanted, by patient id; shared attention serves every class.
+
+    Returns:
+        patient_id, cell_id, class, weight (sums to 1 over the patient's cells), rank, percentile.
+    """
+    table = attention.table
+    wanted = (table["class"] == SHARED) | (table["class"] == table["patient_id"].map(predicted))
+    cells = table[wanted].groupby(["patient_id", "cell_id"], sort=False)["weight"].mean().reset_index()
+    cells.insert(2, "class", cells["patient_id"].map(predicted))
+    ranked = cells.groupby("patient_id", sort=False)["weight"].transform
+    cells["rank"] = ranked(lambda weight: ranks(weight.to_numpy())[0]).astype(int)
+    cells["percentile"] = ranked(lambda weight: ranks(weight.to_numpy())[1])
+    return cells
+
+
+def choose_cells(cells: pd.DataFrame, *, top: int, random: int, bottom: int, seed: int) -> pd.DataFrame:
+    """Of one patient's ranked cells: the highest, the lowest, and a random sample of those between; no cell twice.
+
+    Adds the column ``group`` (``top``, ``random``, ``bottom``). The random cells let a reader see whether the top
+    differs from chance. A small bag serves ``top`` first, then ``bottom``, then ``random``.
+    """
+    ordered = cells.sort_values("rank")
+    n_bottom = min(bottom, max(len(ordered) - top, 0))
+    highest, lowest = ordered.iloc[:top], ordered.iloc[len(ordered) - n_bottom :]
+    between = ordered.iloc[top : len(ordered) - n_bottom]
+    picked = np.random.default_rng(seed).permutation(len(between))[:random]
+    sample = between.iloc[np.sort(picked)]
+    parts = {"top": highest, "random": sample, "bottom": lowest}
+    return pd.concat([part.assign(group=name) for name, part in parts.items()], ignore_index=True)

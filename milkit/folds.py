@@ -1,0 +1,98 @@
+"""Folds: which patients a model learns from, which stop its training, and which test it. Patients, never cells."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from milkit.errors import FoldError
+from milkit.tables import read_table, write_table
+
+ROLES = ("train", "validation", "test")
+
+
+class Split(NamedTuple):
+    """One fold of one repeat: ids of the patients in each role."""
+
+    repeat: int
+    fold: int
+    train: list[str]
+    validation: list[str]
+    """Early stopping looks here …"""
+    test: list[str]
+    """… and nothing looks here before the model is final."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folds:
+    """Every split of every repeat, as a table: patient_id, repeat, fold, role."""
+
+    table: pd.DataFrame
+
+    @classmethod
+    def stratified(cls, labels: "pd.Series[str]", k: int, *, seed: int, repeats: int = 1) -> "Folds":
+        """Partition the patients into ``k`` folds of like class shares, ``repeats`` times.
+
+        Each fold is tested once per repeat; the next one is the validation fold, the other ``k - 2`` train. ``labels``
+        is indexed by patient id. ``FoldError`` when ``k`` exceeds the patients of the smallest class: then some test
+        fold would hold no patient of it.
+        """
+        from sklearn.model_selection import StratifiedKFold
+
+        counts = labels.value_counts()
+        if len(counts) < 2:
+            msg = f"All {len(labels)} patients have the label '{counts.index[0]}'; training needs two classes or more."
+            raise FoldError(msg)
+        if k < 3 or k > counts.min():
+            msg = (
+                f"{k} folds were asked for and the smallest class, '{counts.idxmin()}', has {counts.min()} patients; "
+                "give --folds from 3 to that number."
+            )
+            raise FoldError(msg)
+        parts = []
+        ids = labels.index.to_numpy()
+        for repeat in range(repeats):
+            random_state = int(np.random.default_rng([seed, repeat]).integers(2**31))
+            splitter = StratifiedKFold(k, shuffle=True, random_state=random_state)
+            fold_of = np.empty(len(ids), dtype=np.int64)
+            for fold, (_, held_out) in enumerate(splitter.split(ids, labels.to_numpy())):
+                fold_of[held_out] = fold
+            for fold in range(k):
+                role = np.where(fold_of == fold, "test", np.where(fold_of == (fold + 1) % k, "validation", "train"))
+                parts.append(pd.DataFrame({"patient_id": ids, "repeat": repeat, "fold": fold, "role": role}))
+        return cls(pd.concat(parts, ignore_index=True))
+
+    @classmethod
+    def load(cls, path: Path) -> "Folds":
+        """Read ``folds.csv``; unknown roles, and patients in two roles of one fold, are a ``FoldError``."""
+        table = read_table(path)
+        missing = {"patient_id", "repeat", "fold", "role"} - set(table.columns)
+        if missing or not table["role"].isin(ROLES).all():
+            msg = f"{path} is no table of folds; give one with the columns patient_id, repeat, fold, role."
+            raise FoldError(msg)
+        twice = table[table.duplicated(["patient_id", "repeat", "fold"])]
+        if len(twice):
+            name = twice["patient_id"].iloc[0]
+            msg = f"{path} gives patient '{name}' two roles in one fold; leave one of the two rows."
+            raise FoldError(msg)
+        return cls(table)
+
+    def save(self, path: Path) -> None:
+        """Write ``folds.csv``."""
+        write_table(path, self.table)
+
+    def splits(self) -> Iterator[Split]:
+        """All splits, repeat by repeat and fold by fold."""
+        for key, part in self.table.groupby(["repeat", "fold"], sort=True):
+            repeat, fold = (int(str(number)) for number in key)
+            ids = {role: part.loc[part["role"] == role, "patient_id"].astype(str).tolist() for role in ROLES}
+            yield Split(repeat, fold, ids["train"], ids["validation"], ids["test"])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the table: equal digests mean that two runs were tested on the same splits."""
+        return hashlib.sha256(self.table.to_csv(index=False).encode()).hexdigest()

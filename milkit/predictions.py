@@ -1,0 +1,68 @@
+"""The two result tables of a run: one row a patient, and one row a cell. Held-out patients only."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from milkit.errors import RunError
+from milkit.tables import read_table, write_table
+
+SHARED = "all"
+"""The ``class`` of attention that one head shares between all classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Out-of-fold class probabilities.
+
+    ``table`` has one row per patient and repeat: patient_id, repeat, fold, label, predicted, and ``p_<class>`` for each
+    of ``classes``, averaged over the seeds. ``predicted`` is the class of the highest probability.
+    """
+
+    table: pd.DataFrame
+    classes: tuple[str, ...]
+
+    @classmethod
+    def load(cls, path: Path) -> "Predictions":
+        """Read ``predictions.csv``."""
+        if not path.is_file():
+            msg = f"{path} is missing; the folder is not a finished run, so make it again with `milkit train-mil`."
+            raise RunError(msg)
+        table = read_table(path)
+        return cls(table, tuple(name[2:] for name in table.columns if name.startswith("p_")))
+
+    def save(self, path: Path) -> None:
+        """Write ``predictions.csv``."""
+        write_table(path, self.table)
+
+    @property
+    def probabilities(self) -> npt.NDArray[np.float64]:
+        """(rows, classes), in the order of ``classes``."""
+        return self.table[[f"p_{name}" for name in self.classes]].to_numpy(dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """How much each cell weighed when its patient, held out, was predicted.
+
+    ``table`` has one row per cell, class, repeat and seed: patient_id, cell_id, repeat, seed, fold, class (``all``
+    where one attention serves all classes), weight (sums to 1 over the patient's cells), rank (1 = highest) and
+    percentile (100 = highest).
+    """
+
+    table: pd.DataFrame
+
+    @classmethod
+    def load(cls, path: Path) -> "Attention":
+        """Read ``attention.parquet``."""
+        if not path.is_file():
+            msg = f"{path} is missing; the folder is not a finished run, so make it again with `milkit train-mil`."
+            raise RunError(msg)
+        return cls(pd.read_parquet(path))
+
+    def save(self, path: Path) -> None:
+        """Write ``attention.parquet``."""
+        self.table.to_parquet(path, index=False)

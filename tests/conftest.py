@@ -1,0 +1,45 @@
+"""Fixtures that the tests share. No image of a real patient is among them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from toys import make_store, toy_patients
+
+from milkit.bags import BagStore
+from milkit.cohort import Cohort
+
+
+@pytest.fixture
+def toy_store(tmp_path: Path) -> BagStore:
+    """18 patients, three classes, 10 to 12 cells each, 6 features."""
+    return make_store(tmp_path / "toy.zarr", toy_patients())
+
+
+@pytest.fixture
+def write_image() -> Callable[..., Path]:
+    """Write a small noise image whose colour depends on ``seed``."""
+
+    def write(path: Path, seed: int = 0, size: int = 12) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def toy_cohort(tmp_path: Path, write_image: Callable[..., Path]) -> Cohort:
+    """Six patients of two classes, four noise images each, on disk."""
+    root = tmp_path / "images"
+    ids = [f"P{number}" for number in range(6)]
+    cells = [(f"{name}/image_{n}", name, f"{name}/image_{n}.png") for name in ids for n in range(4)]
+    for number, (_, _, path) in enumerate(cells):
+        write_image(root / path, seed=number)
+    patients = pd.DataFrame({"label": ["A", "B"] * 3}, index=pd.Index(ids, name="patient_id"))
+    table = pd.DataFrame(cells, columns=["cell_id", "patient_id", "path"])
+    return Cohort("toy", root, patients, table, ("A", "B"))
