@@ -1,0 +1,176 @@
+"""VERB cells -> features -> bags: encode every cell of a cohort once, into a store that can be resumed."""
+
+import hashlib
+import io
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+import milkit
+from milkit.bags import BagStore
+from milkit.cohort import Cohort
+from milkit.encoder import Encoder, Transform, choose_device
+from milkit.errors import ImageError, StoreError
+from milkit.images import read_image
+from milkit.progress import progress
+from milkit.runs import Workspace, write_json
+from milkit.settings import ExtractSettings
+
+_BATCHES_AHEAD = 4
+"""Decoded batches that wait for the encoder; bounds the memory, whatever the cohort's size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What ``extract`` left behind: the store's path, how many cells it holds and how many of them failed."""
+
+    path: Path
+    n_cells: int
+    n_failures: int
+
+
+class _Cell(NamedTuple):
+    """One decoded cell: the network's input, or why there is none."""
+
+    image: Tensor | None
+    sha256: bytes
+    reason: str
+
+
+def extract(
+    cohort: Cohort, encoder: Encoder, settings: ExtractSettings, workspace: Workspace, *, note: str = ""
+) -> Extraction:
+    """Encode the cells of every patient that the store lacks; killed at any moment, a rerun completes it.
+
+    A cell that cannot be read keeps its row (NaN) and is listed in the store's ``failures.csv``. The last batch of a
+    patient is padded to the full size, so that features do not depend on where an interruption fell.
+
+    Args:
+        cohort: Patients and cells.
+        encoder: Network and transform.
+        settings: Batch size, device and storage type; part of the store's identity.
+        workspace: Where the store is kept; it becomes the current one.
+        note: A sentence for the report about the choice of the encoder.
+    """
+    store = _open_store(cohort, encoder, settings, workspace)
+    try:
+        _write_source(store, cohort, note)
+        device = choose_device(settings.device)
+        model = encoder.model.to(device)
+        pending = store.pending()
+        paths = {
+            name: [cohort.root / path for path in store.cells["path"].iloc[store.rows_of(name)]] for name in pending
+        }
+        cells = _decode([path for name in pending for path in paths[name]], encoder.transform, settings.batch_size)
+        with progress("extract", sum(map(len, paths.values())), "cells") as advance, torch.inference_mode():
+            for name in pending:
+                batch_size, group = settings.batch_size, [next(cells) for _ in paths[name]]
+                parts = [group[start : start + batch_size] for start in range(0, len(group), batch_size)]
+                features = np.concatenate([_encode(model, part, encoder, batch_size, device) for part in parts])
+                ids = store.cells["cell_id"].iloc[store.rows_of(name)]
+                digests = np.frombuffer(b"".join(cell.sha256 for cell in group), dtype=np.uint8).reshape(-1, 32)
+                reasons = {cell_id: cell.reason for cell_id, cell in zip(ids, group, strict=True) if cell.image is None}
+                store.write(name, features, digests, reasons)
+                advance(len(group))
+        workspace.make_current("store", store.path)
+        return Extraction(store.path, len(store.cells), len(store.failures))
+    finally:
+        store.close()
+
+
+def _open_store(cohort: Cohort, encoder: Encoder, settings: ExtractSettings, workspace: Workspace) -> BagStore:
+    """The cohort's store under this encoder, new or begun earlier with the same settings."""
+    path = workspace.store_path(cohort.name, encoder.name, encoder.digest)
+    made_of: Mapping[str, Any] = {
+        "cohort": cohort.name,
+        "cohort_digest": cohort.digest,
+        "classes": list(cohort.classes),
+        "encoder": encoder.name,
+        "encoder_digest": encoder.digest,
+        "encoder_seen": list(encoder.seen),
+        "encoder_made_of": dict(encoder.made_of),
+        "transform": {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(encoder.transform).items()
+        },
+        "dtype": settings.dtype,
+        "batch_size": settings.batch_size,
+        "backend": f"torch-{choose_device(settings.device).type}",
+        "precision": "fp32",
+        "milkit": milkit.__version__,
+    }
+    if not path.exists():
+        return BagStore.create(path, cohort.patients, cohort.cells, encoder.dim, made_of)
+    store = BagStore(path, writable=True)
+    free = {"milkit", "classes"}  # may change without any effect on the features
+    other = [key for key, value in made_of.items() if key not in free and store.attributes.get(key) != value]
+    if other:
+        differences = "; ".join(f"{key}: {store.attributes.get(key)} there, {made_of[key]} now" for key in other)
+        store.close()
+        msg = f"The store {path} was made otherwise ({differences}); use the same settings, or move that folder away."
+        raise StoreError(msg)
+    if cohort.has_patients:
+        store.replace_patients(cohort.patients)
+    return store
+
+
+def _write_source(store: BagStore, cohort: Cohort, note: str) -> None:
+    """Where the images lie: this machine's matter, so it stays out of the attributes."""
+    source = {
+        "root": str(cohort.root.resolve()),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "notes": list(cohort.notes),
+        "encoder_note": note,
+    }
+    write_json(store.path / "source.json", source)
+
+
+def _decode(paths: list[Path], transform: Transform, batch_size: int) -> Iterator[_Cell]:
+    """Decoded cells in order, read by threads some batches ahead of the encoder."""
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        waiting: deque[Future[_Cell]] = deque()
+        try:
+            for path in paths:
+                waiting.append(pool.submit(_decode_one, path, transform))
+                if len(waiting) > _BATCHES_AHEAD * batch_size:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _decode_one(path: Path, transform: Transform) -> _Cell:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return _Cell(None, bytes(32), f"the file cannot be opened ({error.strerror})")
+    sha256 = hashlib.sha256(content).digest()
+    try:
+        return _Cell(transform(read_image(io.BytesIO(content))), sha256, "")
+    except ImageError as error:
+        return _Cell(None, sha256, str(error))
+
+
+def _encode(
+    model: torch.nn.Module, cells: list[_Cell], encoder: Encoder, batch_size: int, device: torch.device
+) -> npt.NDArray[np.float32]:
+    """(cells, dim), NaN where a cell could not be read; the batch is padded to its full size with zeros."""
+    size = encoder.transform.size
+    images = torch.zeros(batch_size, 3, size, size)
+    for row, cell in enumerate(cells):
+        if cell.image is not None:
+            images[row] = cell.image
+    features = model(images.to(device))[: len(cells)].float().cpu().numpy()
+    readable = np.array([cell.image is not None for cell in cells])
+    return np.where(readable[:, None], features, np.float32("nan")).astype(np.float32)

@@ -1,0 +1,120 @@
+"""One training: deterministic, blind to everybody else, and fair to every training patient."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toys import CLASSES, make_store, toy_patients
+
+from milkit.bags import BagStore
+from milkit.errors import StoreError
+from milkit.mil.batches import Bags
+from milkit.mil.train import Examples, class_weights, predict, train_head
+from milkit.settings import Component, TrainingSettings
+
+SETTINGS = TrainingSettings(max_epochs=6, patience=3, batch_size=4)
+HEAD = Component(name="abmil")
+
+
+@pytest.fixture
+def bags(toy_store: BagStore) -> Bags:
+    return Bags.load(toy_store, torch.device("cpu"))
+
+
+def _examples(bags: Bags, indices: range) -> Examples:
+    return Examples(list(indices), [i % len(CLASSES) for i in indices])
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(bags: Bags) -> None:
+    first, again, other = (
+        train_head(bags, _examples(bags, range(9)), _examples(bags, range(9, 12)), 3, HEAD, SETTINGS, seed).model
+        for seed in (1, 1, 2)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
+    assert not torch.equal(first.head.output.weight, other.head.output.weight)
+
+
+def test_training_leaves_the_global_random_numbers_alone(bags: Bags) -> None:
+    before = torch.random.get_rng_state()
+    train_head(bags, _examples(bags, range(6)), _examples(bags, range(6, 9)), 3, HEAD, SETTINGS, 0)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_features_of_other_patients_change_no_weight(bags: Bags) -> None:
+    train, validation = _examples(bags, range(9)), _examples(bags, range(9, 12))
+    plain = train_head(bags, train, validation, 3, HEAD, SETTINGS, 0).model.state_dict()
+    bags.features[bags.offsets[12] :] = 1e6
+    disturbed = train_head(bags, train, validation, 3, HEAD, SETTINGS, 0).model.state_dict()
+    assert all(torch.equal(plain[name], disturbed[name]) for name in plain)
+
+
+def test_every_training_patient_contributes_to_every_epoch(bags: Bags) -> None:
+    """With patients in groups that do not divide evenly: the gradient of each one's features is not zero."""
+    bags.features.requires_grad_(True)
+    settings = SETTINGS.model_copy(update={"max_epochs": 1, "standardise": False, "batch_size": 4})
+    train_head(bags, _examples(bags, range(9)), _examples(bags, range(9, 12)), 3, HEAD, settings, 0)
+    assert bags.features.grad is not None
+    contributed = [bool(bags.features.grad[bags.cells_of(i)].abs().sum() > 0) for i in range(18)]
+    assert contributed == [True] * 9 + [False] * 9
+
+
+def test_the_best_epoch_is_the_one_of_lowest_validation_loss_and_its_weights_are_kept(bags: Bags) -> None:
+    train, validation = _examples(bags, range(9)), _examples(bags, range(9, 12))
+    settings = TrainingSettings(max_epochs=30, patience=3, learning_rate=0.05)
+    trained = train_head(bags, train, validation, 3, HEAD, settings, 0)
+    losses = [loss for _, loss in trained.history]
+    assert trained.best_epoch == int(np.argmin(losses))
+    stopped = train_head(
+        bags, train, validation, 3, HEAD, settings.model_copy(update={"max_epochs": trained.best_epoch + 1}), 0
+    )
+    for name, tensor in stopped.model.state_dict().items():
+        assert torch.equal(tensor, trained.model.state_dict()[name])
+
+
+def test_training_stops_when_patience_is_spent(bags: Bags) -> None:
+    settings = TrainingSettings(max_epochs=200, patience=2, learning_rate=0.1)
+    trained = train_head(bags, _examples(bags, range(9)), _examples(bags, range(9, 12)), 3, HEAD, settings, 0)
+    assert len(trained.history) == trained.best_epoch + 1 + 2
+
+
+def test_standardisation_uses_the_training_cells_alone(bags: Bags) -> None:
+    trained = train_head(bags, _examples(bags, range(9)), _examples(bags, range(9, 12)), 3, HEAD, SETTINGS, 0)
+    rows = bags.features[: bags.offsets[9]].double()
+    torch.testing.assert_close(trained.model.mean, rows.mean(0).float())
+    torch.testing.assert_close(trained.model.scale, 1 / rows.std(0, correction=0).float())
+
+
+def test_class_weights_are_inverse_frequencies() -> None:
+    torch.testing.assert_close(class_weights([0, 0, 0, 1], 3), torch.tensor([4 / 9, 4 / 3, 0.0]))
+
+
+def test_batched_prediction_equals_one_patient_at_a_time(bags: Bags) -> None:
+    model = train_head(bags, _examples(bags, range(9)), _examples(bags, range(9, 12)), 3, HEAD, SETTINGS, 0).model
+    together, alone = (predict(model, bags, range(18), batch_size=size) for size in (16, 1))
+    for (p, a), (q, b) in zip(together, alone, strict=True):
+        torch.testing.assert_close(p, q, atol=1e-5, rtol=0)
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+def test_cells_that_could_not_be_read_have_no_row(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", toy_patients(1))
+    writable = BagStore(store.path, writable=True)
+    features = store["P01"].features.copy()
+    features[2] = np.nan
+    writable.write("P01", features, np.zeros((len(features), 32), dtype=np.uint8), {"P01/image_2": "broken"})
+    writable.close()
+    bags = Bags.load(BagStore.open(store.path), torch.device("cpu"))
+    assert "P01/image_2" not in bags.cell_ids
+    assert len(bags.cell_ids) == len(store.cells) - 1
+    assert not bags.features.isnan().any()
+
+
+def test_a_patient_without_a_readable_cell_is_named(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", toy_patients(1))
+    writable = BagStore(store.path, writable=True)
+    n = len(store["P02"].cell_ids)
+    writable.write("P02", np.full((n, 6), np.nan), np.zeros((n, 32), dtype=np.uint8), {})
+    writable.close()
+    with pytest.raises(StoreError, match=rf"None of the {n} cells of patient 'P02' could be read"):
+        Bags.load(BagStore.open(store.path), torch.device("cpu"))
