@@ -1,0 +1,38 @@
+"""Softmax attention behind one function: xformers' memory-efficient kernel on CUDA, PyTorch's own elsewhere.
+
+Both compute softmax(q kᵀ / sqrt(head_dim)) v exactly, up to rounding (Rabe and Staats, arXiv:2112.05682).
+"""
+
+import contextlib
+import functools
+import importlib
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn import functional
+
+Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend to all positions: (B, N, heads, head_dim) each -> (B, N, heads, head_dim).
+
+    ``k`` and ``v`` may have another length N than ``q``. Scores are scaled by head_dim^-0.5; there is no mask.
+    """
+    kernel = _memory_efficient_kernel() if q.is_cuda else None
+    if kernel is not None:
+        with contextlib.suppress(NotImplementedError):  # it has no code for this type on this device, such as float64
+            return kernel(q, k, v)
+    # PyTorch wants the heads before the positions.
+    attended = functional.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    return attended.transpose(1, 2)
+
+
+@functools.cache
+def _memory_efficient_kernel() -> Kernel | None:
+    """The kernel of xformers, or None; imported on CUDA only, because elsewhere xformers warns at length."""
+    try:
+        kernel: Kernel = importlib.import_module("xformers.ops").memory_efficient_attention
+    except (ImportError, AttributeError, OSError):  # OSError: built for another CUDA
+        return None
+    return kernel

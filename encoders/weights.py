@@ -1,0 +1,123 @@
+"""Weights files: read without running code, whatever the wrapping, and held strictly against a network."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from milkit.errors import WeightsError
+
+_WRAPPERS = ("teacher", "state_dict", "model")
+_PREFIX = re.compile(r"^(?:(?:module|backbone)\.)+")
+_LISTED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What a weights file holds.
+
+    Attributes:
+        file: The file's name, for messages, without its folder.
+        tensors: By the names that the network uses: ``module.`` and ``backbone.`` in front are taken off.
+        layout: The key that the state dict was wrapped in, or ``flat``; `` safetensors`` where it is one.
+        sha256: Of the file as it lies on disk.
+    """
+
+    file: str
+    tensors: dict[str, Tensor]
+    layout: str
+    sha256: str
+
+    def load_into(self, model: nn.Module) -> None:
+        """Give the tensors, as float32, to a network that may lie on the ``meta`` device.
+
+        Raises:
+            WeightsError: If a name is missing or unexpected, or a shape differs; the message names them.
+        """
+        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        given = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        faults = {
+            "missing": sorted(expected.keys() - given.keys()),
+            "unexpected": sorted(given.keys() - expected.keys()),
+            "of another shape": [
+                f"{name} {given[name]} instead of {expected[name]}"
+                for name in sorted(expected.keys() & given.keys())
+                if given[name] != expected[name]
+            ],
+        }
+        if any(faults.values()):
+            found = "; ".join(f"{kind}: {_list(names)}" for kind, names in faults.items() if names)
+            msg = f"{self.file} does not fit the network ({found}); give the file that was published for this encoder."
+            raise WeightsError(msg)
+        as_float = {name: _float32(tensor) for name, tensor in self.tensors.items()}
+        model.load_state_dict(as_float, strict=True, assign=True)
+
+
+def read_weights(path: Path) -> Weights:
+    """Read a state dict from a ``.safetensors`` file or a PyTorch checkpoint, on the CPU.
+
+    Raises:
+        WeightsError: If the file is missing, is no checkpoint, holds Python code, or holds no tensors.
+    """
+    if not path.is_file():
+        msg = f"The weights file {path} does not exist; give the path of a downloaded checkpoint with --weights FILE."
+        raise WeightsError(msg)
+    safetensors = path.suffix == ".safetensors"
+    content = _read_safetensors(path) if safetensors else _read_checkpoint(path)
+    layout = "flat"
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content, layout = content[wrapper], wrapper
+            break
+    tensors = _tensors(content, path.name)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Weights(path.name, tensors, f"{layout} safetensors" if safetensors else layout, sha256)
+
+
+def _read_checkpoint(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever the bytes lead it to
+        if "GLOBAL" in str(error):
+            msg = (
+                f"{path.name} holds Python objects beside its tensors, and milkit runs no code from a weights file; "
+                "give a file that holds a state dict only."
+            )
+        else:
+            msg = f"{path.name} is not a PyTorch checkpoint or is damaged; download it again."
+        raise WeightsError(msg) from None
+
+
+def _read_safetensors(path: Path) -> object:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError):
+        msg = f"{path.name} is not a safetensors file or is damaged; download it again."
+        raise WeightsError(msg) from None
+
+
+def _tensors(content: object, file: str) -> dict[str, Tensor]:
+    held = content if isinstance(content, Mapping) else {}
+    others = sorted(str(name) for name, value in held.items() if not isinstance(value, Tensor))
+    if not held or others:
+        found = f"{_list(others)} beside its tensors" if others else f"a {type(content).__name__} without tensors"
+        msg = f"{file} holds {found}, expected a state dict; give a file of names and tensors only."
+        raise WeightsError(msg)
+    return {_PREFIX.sub("", str(name)): tensor for name, tensor in held.items()}
+
+
+def _float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _list(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
