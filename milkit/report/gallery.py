@@ -1,0 +1,106 @@
+"""Cell images for a page: encoded by threads, in order, and a placeholder where an image can no longer be read."""
+
+import math
+import os
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from milkit.errors import ImageError
+from milkit.images import data_uri, read_image
+
+SHOWN = 144
+"""Smaller images are enlarged towards this width, in whole multiples; larger ones stay as they are. CSS pixels."""
+REDUCED = 72
+"""Longest side of reduced images in px, shown at half the size of ``SHOWN``."""
+
+GROUPS = {
+    "top": "Cells the model weighs most",
+    "random": "Random cells from between",
+    "bottom": "Cells it weighs least",
+}
+"""The rows of a gallery, and what they are called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One cell on a page.
+
+    Attributes:
+        cell_id: The cell.
+        group: A key of ``GROUPS``.
+        rank: Among the patient's cells, 1 being the highest weight.
+        n_cells: The patient's cells.
+        percentile: 100 for the highest weight, 0 for the lowest.
+        uri: ``data:`` URI; empty where the image cannot be read.
+        width: On the page, CSS pixels.
+        height: On the page, CSS pixels.
+        enlarged: Whether one pixel of the image covers several of the page.
+    """
+
+    cell_id: str
+    group: str
+    rank: int
+    n_cells: int
+    percentile: float
+    uri: str
+    width: int
+    height: int
+    enlarged: bool
+
+    @property
+    def caption(self) -> str:
+        """Rank and percentile, rounded down so that only the first cell is at 100."""
+        return f"#{self.rank} · P{math.floor(self.percentile * 10) / 10:g}"
+
+    @property
+    def description(self) -> str:
+        """For who cannot see the image."""
+        missing = "" if self.uri else ", image cannot be read"
+        return f"Cell {self.cell_id}, group {self.group}, rank {self.rank} of {self.n_cells}{missing}"
+
+
+def encode(chosen: pd.DataFrame, root: Path | None, *, reduced: bool) -> Generator[Picture, None, None]:
+    """Read and encode cells, in their order, some threads ahead of who takes them.
+
+    Args:
+        chosen: One row a picture: cell_id, path, group, rank, percentile, n_cells.
+        root: What the paths are relative to; None where it is unknown, which makes placeholders.
+        reduced: Small lossy images instead of the true pixels.
+    """
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        try:
+            yield from pool.map(partial(_encode_one, root=root, reduced=reduced), chosen.to_dict("records"))
+        finally:  # who stops early does not wait for the rest
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _encode_one(cell: dict[Any, Any], root: Path | None, *, reduced: bool) -> Picture:
+    uri, width, height, scale = "", SHOWN, SHOWN, 1
+    try:
+        if root is not None:
+            image = read_image(root / cell["path"])
+            height, width = image.shape[:2]
+            uri = data_uri(image, reduce_to=REDUCED if reduced else None)
+            scale = 1 if reduced else max(1, SHOWN // width)
+            if reduced:
+                shrink = min(1.0, REDUCED / max(height, width))
+                height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
+    except ImageError:
+        pass  # an empty URI is a placeholder
+    return Picture(
+        cell_id=str(cell["cell_id"]),
+        group=str(cell["group"]),
+        rank=int(cell["rank"]),
+        n_cells=int(cell["n_cells"]),
+        percentile=float(cell["percentile"]),
+        uri=uri,
+        width=width * scale,
+        height=height * scale,
+        enlarged=scale > 1,
+    )

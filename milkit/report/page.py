@@ -1,0 +1,142 @@
+"""The templates and what they are filled with. Escaping is always on: text from data never becomes markup."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from milkit.report.gallery import GROUPS, REDUCED, Picture
+from milkit.report.patients import Patient
+from milkit.report.results import Results
+from milkit.report.summary import headline, method, question
+from milkit.report.tables import class_table, cohort_table, metrics_table
+from milkit.settings import dump
+
+_HERE = Path(__file__).parent
+_DIGITS = 12
+"""Hex digits of a digest that people see."""
+
+
+def patient_card(patient: Patient, pictures: Sequence[Picture], *, page: str = "") -> Markup:
+    """One patient in the list: with pictures, or with a link to the ``page`` that has them."""
+    card: Any = _templates().get_template("macros.html.j2").make_module().card  # type: ignore[attr-defined]
+    return Markup(card(patient, pictures, GROUPS, page))
+
+
+def patient_page(results: Results, patient: Patient, pictures: Sequence[Picture]) -> str:
+    """A page of its own for one patient, beside a report that would be too large in one file."""
+    template = _templates().get_template("patient.html.j2")
+    return template.render(
+        cohort=results.cohort,
+        patient=patient,
+        pictures=pictures,
+        groups=GROUPS,
+        reading=_reading(results, reduced=False),
+    )
+
+
+def report_page(
+    results: Results,
+    run: str,
+    cards: Sequence[Markup],
+    figures: Mapping[str, str],
+    warnings: Sequence[str],
+    *,
+    reduced: bool,
+) -> str:
+    """The whole report.
+
+    Args:
+        results: The run.
+        run: Its name.
+        cards: From ``patient_card``.
+        figures: SVG text by file name without suffix.
+        warnings: What should make a reader careful.
+        reduced: Whether the pictures are reduced, which the page then says.
+    """
+    predictions = results.patients
+    return _templates().get_template("report.html.j2").render(
+        run=run,
+        cohort=results.cohort,
+        encoder=results.encoder,
+        head=results.settings.head.name,
+        classes=results.classes,
+        level=results.level,
+        averaged=results.predictions.table["repeat"].nunique() > 1,
+        question=question(results),
+        headline=headline(results),
+        method=method(results),
+        n_patients=len(predictions),
+        n_wrong=int((predictions["label"] != predictions["predicted"]).sum()),
+        warnings=warnings,
+        cohort_table=cohort_table(results),
+        metrics_table=metrics_table(results),
+        class_table=class_table(results),
+        figures={name: Markup(svg) for name, svg in figures.items()},
+        reading=_reading(results, reduced=reduced),
+        cards=cards,
+        origin=_origin(results),
+        settings=dump(results.settings.model_copy(update={"store": None})),
+    )  # fmt: skip
+
+
+def _reading(results: Results, *, reduced: bool) -> str:
+    """How the galleries are to be read."""
+    if results.shared_attention:
+        attention = "one attention that serves all classes"
+    else:
+        attention = "the attention for the predicted class"
+    size = (
+        f"Pictures are reduced to {REDUCED} px so that the report stays one file; judge morphology on the originals."
+        if reduced
+        else "Pictures show true pixels, 1:1; small ones are enlarged in whole multiples without smoothing."
+    )
+    return (
+        "Cells are ordered by the weight that held-out models gave them "
+        f"({attention}, averaged over repeats and seeds). Under each: rank among the patient's cells, and "
+        f"percentile of the weight (P100 is the highest). {size}"
+    )
+
+
+def _origin(results: Results) -> list[tuple[str, str]]:
+    """Versions and digests, without paths and host names; what is unknown is left out."""
+    made, attributes = results.provenance, results.store.attributes
+    versions = {"milkit": made.get("milkit"), "Python": made.get("python"), **(made.get("packages") or {})}
+    digests = {
+        "Cohort digest": made.get("cohort_digest")
+        or made.get("store_cohort_digest")
+        or attributes.get("cohort_digest"),
+        "Encoder digest": made.get("encoder_digest") or attributes.get("encoder_digest"),
+        "Folds digest": made.get("folds_digest") or results.folds.digest,
+    }
+    facts = {
+        "Run made": made.get("created"),
+        "Platform": made.get("platform"),
+        **versions,
+        **{name: str(digest)[:_DIGITS] for name, digest in digests.items() if digest},
+    }
+    return [(name, str(value)) for name, value in facts.items() if value]
+
+
+@lru_cache(maxsize=1)
+def _templates() -> Environment:
+    """The script runs by its digest: no other, injected one does, and nothing is loaded from elsewhere."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    script = (_HERE / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    environment.globals |= {
+        "style": Markup((_HERE / "style.css").read_text(encoding="utf-8")),
+        "script": Markup(script),
+        "policy": (
+            f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+            "base-uri 'none'; form-action 'none'"
+        ),
+    }
+    return environment

@@ -1,0 +1,107 @@
+"""The patients as the page shows them: what was predicted, from which cells, and which of these are shown."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from milkit.cohort import natural_key
+from milkit.explain import choose_cells
+from milkit.report.results import Results
+from milkit.settings import ReportSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """One patient's card, without the images.
+
+    Attributes:
+        patient_id: The patient.
+        label: The class that is taken as true.
+        predicted: The class of the highest probability.
+        probabilities: Class and probability, in the order of the classes.
+        folds: Where the patient was tested, in words.
+        n_cells: Cells that were weighed.
+        effective: 1 / Σ w²: how many cells of equal weight would share the attention as evenly.
+        about: Age and sex, where they are known.
+        chosen: The cells to show, one row each (see ``gallery.encode``).
+    """
+
+    patient_id: str
+    label: str
+    predicted: str
+    probabilities: tuple[tuple[str, float], ...]
+    folds: str
+    n_cells: int
+    effective: float
+    about: str
+    chosen: pd.DataFrame
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the prediction differs from the label."""
+        return self.label != self.predicted
+
+    @property
+    def probability(self) -> float:
+        """Of the predicted class."""
+        return dict(self.probabilities)[self.predicted]
+
+    @property
+    def slug(self) -> str:
+        """Names the patient's page and anchor: safe in any file system and URL, different for different ids."""
+        plain = re.sub(r"[^a-z0-9]+", "-", self.patient_id.lower()).strip("-")[:40]
+        digest = hashlib.sha256(self.patient_id.encode()).hexdigest()[:8]
+        return f"{plain or 'patient'}-{digest}"
+
+
+def all_patients(results: Results, settings: ReportSettings) -> list[Patient]:
+    """Every patient that was tested, in the natural order of ids."""
+    cells = {str(name): part for name, part in results.cells.groupby("patient_id", sort=False)}
+    nothing = results.cells.iloc[:0]
+    covariates = results.store.patients.to_dict("index")
+    tested = results.predictions.table.sort_values(["repeat", "fold"])
+    folds = {str(name): _folds(part) for name, part in tested.groupby("patient_id", sort=False)}
+    columns = [f"p_{name}" for name in results.classes]
+    patients = []
+    for patient_id in sorted(map(str, results.patients.index), key=natural_key):
+        row, bag = results.patients.loc[patient_id], cells.get(patient_id, nothing)
+        weights = bag["weight"].to_numpy(dtype=np.float64)
+        patients.append(
+            Patient(
+                patient_id=patient_id,
+                label=str(row["label"]),
+                predicted=str(row["predicted"]),
+                probabilities=tuple(zip(results.classes, map(float, row[columns]), strict=True)),
+                folds=folds[patient_id],
+                n_cells=len(bag),
+                effective=float(1.0 / np.square(weights).sum()) if len(bag) else 0.0,
+                about=_about(covariates.get(patient_id, {})),
+                chosen=_choose(bag, settings, f"{results.settings.seed}/{patient_id}"),
+            )
+        )
+    return patients
+
+
+def _choose(bag: pd.DataFrame, settings: ReportSettings, key: str) -> pd.DataFrame:
+    """The sample is keyed by patient, so that it does not depend on who else is in the report."""
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+    chosen = choose_cells(bag, top=settings.top, random=settings.random, bottom=settings.bottom, seed=seed)
+    return chosen.assign(n_cells=len(bag))
+
+
+def _folds(tested: pd.DataFrame) -> str:
+    pairs = list(zip(tested["repeat"], tested["fold"], strict=True))
+    if tested["repeat"].nunique() == 1:
+        return "fold " + ", ".join(str(fold) for _, fold in pairs)
+    return "; ".join(f"repeat {repeat} fold {fold}" for repeat, fold in pairs)
+
+
+def _about(covariates: dict[Any, Any]) -> str:
+    age, sex = covariates.get("age"), covariates.get("sex")
+    known = [] if pd.isna(age) else [f"{age:.0f} years" if isinstance(age, float | int) else f"{age} years"]
+    known += [] if pd.isna(sex) else [{"F": "female", "M": "male"}.get(str(sex).upper(), str(sex))]
+    return ", ".join(known)

@@ -1,0 +1,118 @@
+"""A finished run and its store, read from disk for the report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from milkit.bags import BagStore
+from milkit.errors import RunError
+from milkit.explain import cell_weights, consensus_predictions
+from milkit.folds import Folds
+from milkit.predictions import SHARED, Attention, Predictions
+from milkit.runs import read_json
+from milkit.settings import MilSettings, load
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What a report is made from.
+
+    Attributes:
+        settings: Of the run.
+        provenance: Software and digests; any key may be missing.
+        folds: Who was tested where.
+        predictions: Out of fold, one row per patient and repeat.
+        metrics: The content of ``metrics.json``.
+        store: The cohort's features, tables and failures.
+        source: Where the images lie, and notes about the cohort; any key may be missing.
+        patients: One row a patient that was tested: label, predicted, mean probabilities. Index ``patient_id``.
+        cells: One row a cell of these: class, weight, rank, percentile, path, and agreement where it is known.
+        shared_attention: Whether one attention serves all classes.
+    """
+
+    settings: MilSettings
+    provenance: Mapping[str, Any]
+    folds: Folds
+    predictions: Predictions
+    metrics: Mapping[str, Any]
+    store: BagStore
+    source: Mapping[str, Any]
+    patients: pd.DataFrame
+    cells: pd.DataFrame
+    shared_attention: bool
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """In the order of the probabilities."""
+        return self.predictions.classes
+
+    @property
+    def cohort(self) -> str:
+        """The cohort's name."""
+        return str(self.store.attributes.get("cohort") or self.provenance.get("cohort") or "unnamed cohort")
+
+    @property
+    def encoder(self) -> str:
+        """The encoder's name."""
+        return str(self.store.attributes.get("encoder") or self.provenance.get("encoder") or "unnamed encoder")
+
+    @property
+    def root(self) -> Path | None:
+        """The folder of the images, where it is known."""
+        return Path(self.source["root"]) if self.source.get("root") else None
+
+    @property
+    def level(self) -> str:
+        """Coverage of the intervals, as text: ``95 %``."""
+        return f"{100 * float(self.metrics.get('level', self.settings.level)):g} %"
+
+
+def read_results(run: Path) -> Results:
+    """Read a run folder and the store it names; what is missing, or does not fit together, is a ``RunError``."""
+    if not run.is_dir():
+        msg = f"There is no run at {run}; make one with `milkit train-mil`, or name another with --run."
+        raise RunError(msg)
+    for name in ("settings.yaml", "folds.csv"):
+        if not (run / name).is_file():
+            msg = (
+                f"{run / name} is missing; the folder is not a finished run, so make it again with `milkit train-mil`."
+            )
+            raise RunError(msg)
+    settings = load(MilSettings, run / "settings.yaml", {})
+    if settings.store is None:
+        msg = f"{run / 'settings.yaml'} names no store; add `store:` with the path of the store behind the run."
+        raise RunError(msg)
+    predictions = Predictions.load(run / "predictions.csv")
+    attention = Attention.load(run / "attention.parquet")
+    metrics, provenance = read_json(run / "metrics.json"), read_json(run / "provenance.json")
+    store = BagStore.open(settings.store)
+    source = store.path / "source.json"
+    patients = consensus_predictions(predictions)
+    return Results(
+        settings=settings,
+        provenance=provenance,
+        folds=Folds.load(run / "folds.csv"),
+        predictions=predictions,
+        metrics=metrics,
+        store=store,
+        source=read_json(source) if source.is_file() else {},
+        patients=patients,
+        cells=_with_paths(cell_weights(attention, patients["predicted"]), store),
+        shared_attention=bool((attention.table["class"] == SHARED).all()),
+    )
+
+
+def _with_paths(cells: pd.DataFrame, store: BagStore) -> pd.DataFrame:
+    known = store.cells[["patient_id", "cell_id", "path"]]
+    joined = cells.merge(known, on=["patient_id", "cell_id"], how="left", validate="one_to_one")
+    foreign = joined.loc[joined["path"].isna(), "cell_id"]
+    if len(foreign):
+        msg = (
+            f"The store {store.path} lacks {len(foreign)} cells of the run, the first being '{foreign.iloc[0]}'; give "
+            "the store that the run was made from, or make the run again with `milkit train-mil`."
+        )
+        raise RunError(msg)
+    return joined

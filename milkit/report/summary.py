@@ -1,0 +1,144 @@
+"""The first screen in plain sentences: what was asked, what came out, and what should make a reader careful."""
+
+import re
+from typing import NamedTuple
+
+from milkit.report.results import Results
+
+FEW_PATIENTS = 20
+"""Below this many patients, a class's recall has an interval about 0.4 wide."""
+FEW_CELLS = 100
+"""A manual differential counts at least as many."""
+
+
+class Headline(NamedTuple):
+    """Balanced accuracy, None where it is undefined. ``context`` follows the estimate: interval and chance."""
+
+    estimate: float | None
+    low: float | None
+    high: float | None
+    chance: float
+    context: str
+
+
+def headline(results: Results) -> Headline:
+    """The one number that is quoted, with its interval and what guessing would reach."""
+    metric = results.metrics.get("balanced_accuracy", {})
+    estimate, low, high = (metric.get(key) for key in ("estimate", "ci_low", "ci_high"))
+    chance = 1 / len(results.classes)
+    if estimate is None:
+        return Headline(None, None, None, chance, "")
+    interval = "" if low is None or high is None else f"({results.level} CI {low:.2f} to {high:.2f}), "
+    return Headline(estimate, low, high, chance, f"{interval}chance {chance:.2f}")
+
+
+def question(results: Results) -> str:
+    """What was asked, of how many patients and cells."""
+    counts = results.patients["label"].value_counts()
+    classes = listed([f"{name} ({counts.get(name, 0)})" for name in results.classes])
+    return (
+        f"Can a patient's class be told from images of single blood cells alone? The cohort {results.cohort} has "
+        f"{len(results.patients):,} tested patients with {len(results.cells):,} cells in "
+        f"{len(results.classes)} classes: {classes}."
+    )
+
+
+def method(results: Results) -> list[str]:
+    """How the answer was found: encoder, head, folds, intervals."""
+    table, settings = results.folds.table, results.settings
+    folds, repeats = table.groupby("repeat")["fold"].nunique().max(), table["repeat"].nunique()
+    repeated = f", repeated {repeats} times with new folds" if repeats > 1 else ""
+    seeds = f", {settings.seeds} trainings a fold with averaged probabilities" if settings.seeds > 1 else ""
+    resamples = results.metrics.get("n_bootstrap")
+    intervals = (
+        f" The {results.level} intervals come from {resamples:,} resamples of patients, those of a class's recall from "
+        "Wilson's formula."
+        if resamples
+        else ""
+    )
+    note = str(results.source.get("encoder_note") or "")
+    what = dict(results.store.attributes.get("encoder_made_of") or {}).get("description")
+    encoder = f"The encoder {results.encoder}{f', {what},' if what else ''} turned every cell into features."
+    return [
+        f"{encoder} {note}".strip(),
+        f"The head {settings.head.name} learned from whole patients in {folds}-fold cross-validation{repeated}{seeds}: "
+        "every patient was predicted only by models that had not seen this patient.",
+        "This is internal validation: predictions are out-of-fold and the patient, not the cell, is what is counted. "
+        f"It does not say how the models would do on another hospital's patients, stain or microscope.{intervals}",
+    ]
+
+
+def warnings(results: Results, n_shown: int, n_unreadable: int) -> list[str]:
+    """What should make a reader careful, one sentence each.
+
+    Args:
+        results: The run.
+        n_shown: Images that the report shows.
+        n_unreadable: Images among them that could not be read while the report was made.
+    """
+    faults = [*_about_encoder(results), *_about_result(results), *_about_sizes(results), *_about_attention(results)]
+    if failures := len(results.store.failures):
+        cells = "cell" if failures == 1 else "cells"
+        faults.append(f"{failures:,} {cells} could not be read when features were made and took no part.")
+    if n_unreadable:
+        faults.append(
+            f"{n_unreadable:,} of the {n_shown:,} images chosen for this report could not be read; "
+            "a box takes their place."
+        )
+    return faults + [str(note) for note in results.source.get("notes") or ()]
+
+
+def listed(names: list[str], limit: int = 8) -> str:
+    """``a, b and c``; beyond the limit, how many more there are."""
+    if len(names) > limit:
+        return f"{', '.join(names[:limit])} and {len(names) - limit} more"
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part) if names else "none"
+
+
+def _about_encoder(results: Results) -> list[str]:
+    seen = results.store.attributes.get("encoder_seen") or []
+    if _plain(results.cohort) in {_plain(str(name)) for name in seen}:
+        return [
+            f"The encoder {results.encoder} saw the images of {results.cohort} in its pre-training (without labels), "
+            "so the result may be better than on images that are new to it."
+        ]
+    return []
+
+
+def _about_result(results: Results) -> list[str]:
+    found = headline(results)
+    if found.low is not None and found.low <= found.chance:
+        return ["The interval of the balanced accuracy includes chance: the cells may say nothing about the class."]
+    return []
+
+
+def _about_sizes(results: Results) -> list[str]:
+    faults = []
+    counts = results.patients["label"].value_counts().reindex(list(results.classes)).fillna(0).astype(int)
+    small = [f"{name} ({n})" for name, n in counts.items() if n < FEW_PATIENTS]
+    if small:
+        faults.append(
+            f"Fewer than {FEW_PATIENTS} patients in {listed(small)}: the results of such classes are uncertain."
+        )
+    sizes = results.cells["patient_id"].value_counts().reindex(results.patients.index).fillna(0).astype(int)
+    few = [f"{name} ({n})" for name, n in sizes.items() if n < FEW_CELLS]
+    if few:
+        faults.append(f"Fewer than {FEW_CELLS} cells in {len(few)} of {len(sizes)} patients: {listed(few, limit=5)}.")
+    untested = len(results.store.patients) - len(results.patients)
+    if untested:
+        faults.append(f"{untested} of the cohort's patients were in no test fold and are not in the results.")
+    return faults
+
+
+def _about_attention(results: Results) -> list[str]:
+    spread = results.cells.groupby("patient_id")["weight"].agg(["min", "max"])
+    if len(spread) and ((spread["max"] - spread["min"]) <= 1e-6 * spread["max"]).all():
+        return [
+            "This head weighs all cells of a patient alike: ranks only reflect the order of files, "
+            "and no cell stands out."
+        ]
+    return []
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "", name.lower())

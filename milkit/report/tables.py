@@ -1,0 +1,91 @@
+"""The tables of the page: rows of text, numbers already rounded."""
+
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from milkit.figures import with_interval
+from milkit.report.results import Results
+
+METRICS = {
+    "balanced_accuracy": (
+        "Balanced accuracy",
+        "mean of the classes' recalls, so that small classes count like large ones",
+    ),
+    "accuracy": ("Accuracy", "share of patients predicted right"),
+    "weighted_f1": ("Weighted F1", "balance of precision and recall, classes weighted by their patients"),
+    "auroc_macro": ("AUROC, mean of classes", "chance that a patient of the class gets a higher score than another"),
+    "auprc_macro": ("AUPRC, mean of classes", "average precision; guessing gives the share of the class"),
+}
+"""Keys of ``metrics.json`` in the order of the page, with a name and a meaning."""
+
+_MISSING = "–"
+
+
+class Table(NamedTuple):
+    """A table of the page; the first column names the row."""
+
+    caption: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+def cohort_table(results: Results) -> Table:
+    """Patients and cells of each class, and of all."""
+    patients = results.store.patients
+    cells = results.store.cells["patient_id"].value_counts()
+    covariates = [name for name in ("age", "sex") if name in patients]
+    titles = {"age": "Age, median (range)", "sex": "Female"}
+    rows = []
+    for name, part in [*((name, patients[patients["label"] == name]) for name in results.classes), ("All", patients)]:
+        per_patient = cells.reindex(part.index).fillna(0)
+        row = [name, f"{len(part):,}", f"{per_patient.sum():,.0f}", _median_range(per_patient)]
+        rows.append(row + [_age(part["age"]) if column == "age" else _female(part["sex"]) for column in covariates])
+    header = ["Class", "Patients", "Cells", "Cells a patient, median (range)", *(titles[name] for name in covariates)]
+    return Table("The cohort", header, rows)
+
+
+def metrics_table(results: Results) -> Table:
+    """Every metric with its interval and the spread of single folds."""
+    rows = []
+    for key, (name, meaning) in METRICS.items():
+        metric = results.metrics.get(key, {})
+        rows.append([name, with_interval(metric), _spread(metric), meaning])
+    header = ["Metric", f"Estimate ({results.level} CI)", "Single folds, lowest to highest", "What it is"]
+    return Table("Metrics over all patients", header, rows)
+
+
+def class_table(results: Results) -> Table:
+    """Patients, recall and AUROC of each class."""
+    rows = []
+    for name in results.classes:
+        values = results.metrics.get("per_class", {}).get(name, {})
+        recall, auroc = with_interval(values.get("recall", {})), with_interval(values.get("auroc", {}))
+        rows.append([name, str(values.get("n", _MISSING)), recall, auroc])
+    header = ["Class", "Patients", f"Recall ({results.level} CI)", f"AUROC against the rest ({results.level} CI)"]
+    return Table("Results of each class", header, rows)
+
+
+def _median_range(values: "pd.Series[Any]") -> str:
+    return f"{values.median():.0f} ({values.min():.0f} to {values.max():.0f})" if len(values) else _MISSING
+
+
+def _age(ages: "pd.Series[Any]") -> str:
+    known = pd.to_numeric(ages, errors="coerce").dropna()
+    return _median_range(known) + _missing(len(ages) - len(known))
+
+
+def _female(sexes: "pd.Series[Any]") -> str:
+    known = sexes.dropna().astype(str).str.strip().str.upper()
+    known = known[known.isin(["F", "M"])]
+    share = f"{100 * (known == 'F').mean():.0f} %" if len(known) else _MISSING
+    return share + _missing(len(sexes) - len(known))
+
+
+def _missing(number: int) -> str:
+    return f", {number} missing" if number else ""
+
+
+def _spread(metric: dict[str, Any]) -> str:
+    folds = [value for value in metric.get("folds") or () if value is not None]
+    return f"{min(folds):.2f} to {max(folds):.2f}" if folds else _MISSING

@@ -1,0 +1,141 @@
+"""VERB run -> report folder: report.html, top_cells.csv, predictions.csv and figures, whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from itertools import chain, islice
+from pathlib import Path
+
+import pandas as pd
+from markupsafe import Markup
+
+from milkit import figures
+from milkit.progress import progress
+from milkit.report.gallery import Picture, encode
+from milkit.report.page import patient_card, patient_page, report_page
+from milkit.report.patients import Patient, all_patients
+from milkit.report.results import Results, read_results
+from milkit.report.summary import headline, warnings
+from milkit.report.tables import METRICS
+from milkit.runs import whole_folder, write_text
+from milkit.settings import ReportSettings
+from milkit.tables import write_table
+
+CARDS_LIMIT = 24_000_000
+"""Bytes of all patients' cards in one file; what is around them fits into the remaining million of a 25 MB page."""
+
+Illustrated = tuple[Patient, list[Picture]]
+
+
+def write_report(run: Path, settings: ReportSettings) -> Path:
+    """Write ``<run>/report/`` and return the path of its ``report.html``.
+
+    The folder is built beside the old one, which is replaced, with all that lies in it, only when the new one is
+    complete. A cohort whose pictures exceed ``CARDS_LIMIT`` gets one page a patient in ``patients/``, or with
+    ``settings.single_file`` reduced pictures in one file.
+    """
+    results = read_results(run)
+    patients = all_patients(results, settings)
+    fresh = run / f".report.new-{os.getpid()}"
+    shutil.rmtree(fresh, ignore_errors=True)
+    with whole_folder(fresh) as folder:
+        drawn = _figures(results)
+        for name, svg in drawn.items():
+            write_text(folder / "figures" / f"{name}.svg", f'<?xml version="1.0" encoding="utf-8"?>\n{svg}')
+        write_table(folder / "top_cells.csv", _top_cells(results, patients, settings.top))
+        results.predictions.save(folder / "predictions.csv")
+        cards, n_unreadable, reduced = _cards(results, patients, folder, single_file=settings.single_file)
+        n_shown = sum(len(patient.chosen) for patient in patients)
+        faults = warnings(results, n_shown, n_unreadable)
+        page = report_page(results, run.resolve().name, cards, drawn, faults, reduced=reduced)
+        write_text(folder / "report.html", page)
+    _replace(run / "report", fresh)
+    return run / "report" / "report.html"
+
+
+def _figures(results: Results) -> dict[str, str]:
+    labels, classes = results.patients["label"].tolist(), results.classes
+    per_class = results.metrics.get("per_class", {})
+    named = {name: results.metrics.get(key, {}) for key, (name, _) in METRICS.items()}
+    chance = {METRICS["balanced_accuracy"][0]: headline(results).chance}
+    probabilities = results.patients[[f"p_{name}" for name in classes]].to_numpy()
+    return {
+        "confusion_matrix": figures.confusion_matrix(labels, results.patients["predicted"].tolist(), classes),
+        "roc_curves": figures.roc_curves(labels, probabilities, classes, per_class),
+        "class_results": figures.class_results(per_class, classes),
+        "metric_folds": figures.metric_folds(named, chance),
+    }
+
+
+def _top_cells(results: Results, patients: list[Patient], top: int) -> pd.DataFrame:
+    """The cells that weigh most for the predicted class; ``agreement`` stays empty where it was not computed."""
+    columns = ["patient_id", "class", "rank", "cell_id", "path", "weight", "percentile", "agreement"]
+    position = {patient.patient_id: number for number, patient in enumerate(patients)}
+    cells = results.cells[results.cells["rank"] <= top].reindex(columns=columns)
+    order = cells.assign(position=cells["patient_id"].map(position)).sort_values(["position", "rank"]).index
+    return cells.loc[order]
+
+
+def _cards(
+    results: Results, patients: list[Patient], folder: Path, *, single_file: bool
+) -> tuple[list[Markup], int, bool]:
+    """A card a patient, how many of their images could not be read, and whether the pictures are reduced."""
+    waiting = _illustrate(results, patients, reduced=False)
+    done: list[Illustrated] = []
+    cards: list[Markup] = []
+    size = 0
+    for patient, pictures in waiting:
+        done.append((patient, pictures))
+        cards.append(patient_card(patient, pictures))
+        size += len(cards[-1].encode())
+        if size > CARDS_LIMIT:
+            break
+    else:
+        return cards, _unreadable(done), False
+    if single_file:
+        waiting.close()
+        small = list(_illustrate(results, patients, reduced=True))
+        return [patient_card(patient, pictures) for patient, pictures in small], _unreadable(small), True
+    return *_pages(results, chain(done, waiting), folder), False
+
+
+def _pages(results: Results, illustrated: Iterator[Illustrated], folder: Path) -> tuple[list[Markup], int]:
+    """Write one page a patient, and return the cards that link to them and how many images could not be read."""
+    cards, n_unreadable = [], 0
+    for patient, pictures in illustrated:
+        page = f"patients/{patient.slug}.html"
+        write_text(folder / page, patient_page(results, patient, pictures))
+        cards.append(patient_card(patient, [], page=page))
+        n_unreadable += _unreadable([(patient, pictures)])
+    return cards, n_unreadable
+
+
+def _illustrate(results: Results, patients: list[Patient], *, reduced: bool) -> Generator[Illustrated, None, None]:
+    """Patients with their pictures, encoded in the background for all patients in one go."""
+    chosen = pd.concat([patient.chosen for patient in patients], ignore_index=True)
+    pictures = encode(chosen, results.root, reduced=reduced)
+    with progress("report", len(chosen), "images") as advance, closing(pictures):
+        for patient in patients:
+            yield patient, list(islice(pictures, len(patient.chosen)))
+            advance(len(patient.chosen))
+
+
+def _unreadable(illustrated: list[Illustrated]) -> int:
+    return sum(not picture.uri for _, pictures in illustrated for picture in pictures)
+
+
+def _replace(report: Path, fresh: Path) -> None:
+    """Put the new folder in the place of the old one, which comes back if that fails."""
+    old = report.with_name(f".report.old-{os.getpid()}")
+    if report.exists():
+        report.replace(old)
+    try:
+        fresh.replace(report)
+    except OSError:
+        if old.exists():
+            old.replace(report)
+        raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,162 @@
+"""The report as a person meets it: headless chromium opens the file with the network cut off."""
+
+import os
+import runpy
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from milkit.report import write
+from milkit.settings import ReportSettings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, Route
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+             "--disable-sync", "--no-first-run", "--disable-default-apps"]  # fmt: skip
+WIDTHS = (1400, 820, 390)
+
+OpenPage = Callable[..., "Page"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed; `apt-get install chromium` brings one")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    make_run = runpy.run_path(str(Path(__file__).with_name("test_report.py")))["make_run"]
+    long_name = "RUNX1_RUNX1T1_and_a_very_long_name_of_a_class"
+    return make_run(tmp_path_factory.mktemp("browser"), classes=("control", "NPM1", long_name))
+
+
+@pytest.fixture(scope="module")
+def report(run: Path) -> str:
+    return write.write_report(run, ReportSettings()).as_uri()
+
+
+@pytest.fixture
+def opened(browser: "Browser") -> Iterator[OpenPage]:
+    """Open pages offline; whatever a page complains of or asks the network for fails the test."""
+    context = browser.new_context(offline=True)
+    complaints = []
+
+    def route(route: "Route") -> None:
+        if route.request.url.startswith(("file:", "data:")):
+            route.continue_()
+        else:
+            complaints.append(f"asked for {route.request.url}")
+            route.abort()
+
+    def open_page(url: str, width: int = 1400) -> "Page":
+        page = context.new_page()
+        page.set_viewport_size({"width": width, "height": 900})
+        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(url)
+        return page
+
+    context.route("**/*", route)
+    yield open_page
+    context.close()
+    assert complaints == []
+
+
+def overflow(page: "Page") -> int:
+    return page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+
+def shown(page: "Page") -> list[str]:
+    return page.locator("details.patient:visible .who").all_inner_texts()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pictures_of_an_opened_patient_are_seen_and_nothing_overflows(
+    report: str, opened: OpenPage, width: int
+) -> None:
+    page = opened(report, width)
+    assert overflow(page) <= 0
+    page.locator("details.patient summary").first.click()
+    page.wait_for_function("[...document.querySelectorAll('details[open] img')].every((image) => image.complete)")
+    widths = page.locator("details.patient[open] img").evaluate_all(
+        "images => images.map((image) => image.naturalWidth)"
+    )
+    assert widths == [36] * 12
+    assert overflow(page) <= 0
+
+
+def test_search_filters_by_id(report: str, opened: OpenPage) -> None:
+    page = opened(report)
+    page.get_by_label("Patient", exact=True).fill("p3")
+    assert shown(page) == ["P3"]
+    assert page.locator("output").inner_text() == "1 of 9 shown"
+
+
+def test_filters_by_label_and_by_error_work_together(report: str, opened: OpenPage) -> None:
+    page = opened(report)
+    page.get_by_label("Only wrong predictions").check()
+    assert shown(page) == ["P3", "P6", "P9"]
+    page.get_by_label("Label", exact=True).select_option("control")
+    assert shown(page) == []
+    page.get_by_label("Only wrong predictions").uncheck()
+    assert shown(page) == ["P1", "P4", "P7"]
+
+
+def test_keyboard_opens_a_patient_and_shows_where_it_is(report: str, opened: OpenPage) -> None:
+    page = opened(report)
+    page.get_by_role("button", name="Close all").focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    assert page.locator("details.patient[open] .who").all_inner_texts() == ["P1"]
+
+
+def test_page_works_without_scripts(report: str, browser: "Browser") -> None:
+    context = browser.new_context(offline=True, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(report)
+    assert page.locator("form.filter").is_hidden()
+    page.locator("details.patient summary").nth(1).click()
+    assert page.locator("details.patient[open] img").count() == 11
+    context.close()
+
+
+def test_print_opens_all_patients(report: str, opened: OpenPage, tmp_path: Path) -> None:
+    page = opened(report)
+    count = "document.querySelectorAll('details.patient[open]').length"
+    page.evaluate(f"window.addEventListener('beforeprint', () => {{ window.printed = {count}; }})")
+    page.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True)
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+    assert page.evaluate("window.printed") == 9
+    assert page.locator("details[open]").count() == 0  # closed again
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_pages_of_patients_lead_there_and_back(
+    run: Path, opened: OpenPage, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr(write, "CARDS_LIMIT", 1000)
+    folder = run.with_name(f"split-{width}-{os.getpid()}")
+    shutil.copytree(run, folder)
+    page = opened(write.write_report(folder, ReportSettings()).as_uri(), width)
+    page.locator("details.patient summary").nth(2).click()
+    page.get_by_role("link", name="Show the cells of P3").click()
+    assert page.locator("h1").inner_text() == "P3"
+    assert page.locator("img").count() == 12
+    assert overflow(page) <= 0
+    page.get_by_role("link", name="All patients").click()
+    assert page.locator("details.patient[open] .who").all_inner_texts() == ["P3"]
