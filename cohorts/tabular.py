@@ -12,6 +12,7 @@
 All paths are relative to the cohort's root. ``*`` in the pattern stands for any part of one file or folder name.
 """
 
+import glob
 import re
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from milkit.cohort import Cohort, first_rows, is_image, numeric
 from milkit.errors import CohortError
 
 _FIELDS = {"patient_id", "cell_id"}
+_NUMBERS = {"age", "time", "event"}
+_TEXTS = {"sex", "site", "scanner"}
 
 
 def tabular(
@@ -41,7 +44,7 @@ def tabular(
         cells: Instead of ``images``, a table with a row per cell: patient_id, cell_id, path, optionally cell_type.
         patients: The table of patients.
         columns: Our column name to the tables' own, where they differ; further names become covariates, numeric where
-            every value is a number.
+            every value is a number. Age, time and event must be numbers; site and scanner stay text.
         labels: Raw label to class; its order is the order of the classes. Without it every raw label is a class.
         values: For a column (our name), raw value to ours.
     """
@@ -78,12 +81,11 @@ def _patient_table(
     result = pd.DataFrame(index=pd.Index(ids, name="patient_id"))
     raw = table[column_named(table, names.get("label", "label"), path)].map(_plain)
     result["label"] = _classes(raw.tolist(), labels, path, ids.tolist())
-    optional = {"age", "sex", "site", "scanner", "time", "event"}
     wanted = {ours: theirs for ours, theirs in names.items() if ours not in {*_FIELDS, "label", "path", "cell_type"}}
-    wanted |= {name: name for name in optional & set(table.columns) if name not in wanted}
+    wanted |= {name: name for name in table.columns if name in _NUMBERS | _TEXTS and name not in wanted}
     for ours, theirs in wanted.items():
         column = table[column_named(table, theirs, path)].str.strip().replace(values.get(ours, {}))
-        result[ours] = _numbers_or_text(column).to_numpy()
+        result[ours] = _typed(column, ours, path).to_numpy()
     return result
 
 
@@ -101,13 +103,15 @@ def _classes(raw: list[str], labels: dict[str, str] | None, path: Path, ids: lis
 
 def _cells_by_pattern(root: Path, pattern: str) -> pd.DataFrame:
     fields = set(re.findall(r"{(\w+)}", pattern))
+    if pattern.startswith("/"):
+        msg = f"The pattern '{pattern}' is absolute, expected one below {root}; take the folder off and give it as --root."
+        raise CohortError(msg)
     if fields != _FIELDS:
         msg = f"The pattern '{pattern}' has the fields {sorted(fields)}; expected {{patient_id}} and {{cell_id}} in it."
         raise CohortError(msg)
     expression = re.compile(_expression(pattern), re.IGNORECASE)
-    base = root / re.split(r"[^/]*[{*]", pattern, maxsplit=1)[0]
     rows = []
-    for path in base.rglob("*") if base.is_dir() else ():
+    for path in root.glob(_wildcards(pattern)):
         relative = path.relative_to(root)
         if is_image(relative) and (match := expression.fullmatch(relative.as_posix())):
             patient = match["patient_id"]
@@ -116,6 +120,12 @@ def _cells_by_pattern(root: Path, pattern: str) -> pd.DataFrame:
         msg = f"No image below {root} matches the pattern '{pattern}'; check --root and the recipe's `images`."
         raise CohortError(msg)
     return pd.DataFrame(rows, columns=["cell_id", "patient_id", "path"], dtype=object)
+
+
+def _wildcards(pattern: str) -> str:
+    """The pattern as a glob of the folders in it and of all files in them, as a suffix may be in capitals."""
+    folders = "*".join(glob.escape(part) for part in re.split(r"{\w+}|\*", pattern.rpartition("/")[0]))
+    return f"{folders}/*" if folders else "*"
 
 
 def _expression(pattern: str) -> str:
@@ -153,8 +163,18 @@ def _plain(value: str) -> str:
     return re.sub(r"^(-?\d+)\.0+$", r"\1", value.strip())
 
 
-def _numbers_or_text(column: "pd.Series[str]") -> "pd.Series[float] | pd.Series[str]":
+def _typed(column: "pd.Series[str]", name: str, path: Path) -> "pd.Series[float] | pd.Series[str]":
+    """A column as what its name (ours) calls for; a covariate of another name is numeric if all its values are."""
+    if name in _NUMBERS:
+        return numeric(column)
+    unknown = sorted(set(column) - {"F", "M", ""}) if name == "sex" else []
+    if unknown:
+        msg = f"{path} holds the sex {first_rows(unknown)}, expected F, M or a blank; translate it in `values`."
+        raise CohortError(msg)
+    text = column.mask(column == "")
+    if name in _TEXTS:
+        return text
     try:
         return numeric(column)
     except CohortError:
-        return column.mask(column == "")
+        return text

@@ -83,7 +83,7 @@ def load_cohort(recipe: CohortRecipe) -> Cohort:
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
     """A sort key under which ``image_2`` comes before ``image_10``."""
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part)
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part)
 
 
 def numeric(column: "pd.Series[Any]") -> "pd.Series[float]":

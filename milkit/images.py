@@ -2,7 +2,6 @@
 
 import base64
 import io
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +24,12 @@ def read_image(source: Path | io.BytesIO) -> RgbImage:
     that is missing, truncated, not an image, or larger than ``MAX_PIXELS`` raises ``ImageError`` with the reason.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    msg = f"{image.width}x{image.height} pixels is a whole field, not a cell"
-                    raise ImageError(msg)
-                image.load()
-                return _to_rgb(image)
+        with Image.open(source) as image:
+            if image.width * image.height > MAX_PIXELS:
+                msg = f"{image.width}x{image.height} pixels is a whole field, not a cell"
+                raise ImageError(msg)
+            image.load()
+            return _to_rgb(image)
     except ImageError:
         raise
     except FileNotFoundError:

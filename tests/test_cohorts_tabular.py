@@ -101,6 +101,42 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         _load(None)
 
 
+def test_an_absolute_pattern_is_refused(root: Path) -> None:
+    with pytest.raises(CohortError, match=r"is absolute, expected one below .*; take the folder off"):
+        _load(root, images="/smears/{patient_id}/{cell_id}.png")
+
+
+def test_linked_folders_are_followed(root: Path) -> None:
+    (root / "smears" / "P1").rename(root / "elsewhere")
+    (root / "smears" / "P1").symlink_to(root / "elsewhere", target_is_directory=True)
+    assert list(_load(root).cells["cell_id"]) == ["NA/2", "NA/10", "P1/1"]
+
+
+def test_folder_names_are_taken_literally(root: Path) -> None:
+    (root / "smears").rename(root / "smears [2019]")
+    assert len(_load(root, images="smears [2019]/{patient_id}/{cell_id}.png").cells) == 3
+
+
+def test_an_age_that_is_no_number_is_refused(root: Path) -> None:
+    (root / "patients.csv").write_text("Case;Diagnosis;age\nNA;0;44,5\nP1;1;4o\n")
+    with pytest.raises(CohortError, match=r"Column 'age' holds '4o' where a number was expected"):
+        _load(root, columns={"patient_id": "Case", "label": "Diagnosis"})
+
+
+def test_a_site_code_stays_text(root: Path) -> None:
+    (root / "patients.csv").write_text("Case;Diagnosis;site\nNA;0;01\nP1;1;2\n")
+    cohort = _load(root, columns={"patient_id": "Case", "label": "Diagnosis"})
+    assert cohort.patients["site"].tolist() == ["01", "2"]
+
+
+def test_a_sex_that_is_not_translated_is_named(root: Path) -> None:
+    (root / "patients.csv").write_text(TABLE.replace(";M;", ";weiblich;"))
+    with pytest.raises(
+        CohortError, match=r"holds the sex weiblich, expected F, M or a blank; translate it in `values`"
+    ):
+        _load(root)
+
+
 def test_a_misspelt_argument_is_named(root: Path) -> None:
     with pytest.raises(SettingsError, match=r"cohort 'tabular' cannot be made from .* \(image: Unexpected keyword"):
         _load(root, image="x")
