@@ -57,7 +57,7 @@ class Transform:
         if self.crop >= 1.0:
             same = image.size == (self.size, self.size)
             return image if same else image.resize((self.size, self.size), resample)
-        scale = self.size / self.crop / min(image.size)
+        scale = int(self.size / self.crop) / min(image.size)  # floored, as timm's evaluation does
         resized = image.resize((round(image.width * scale), round(image.height * scale)), resample)
         left, top = (resized.width - self.size) // 2, (resized.height - self.size) // 2
         return resized.crop((left, top, left + self.size, top + self.size))
@@ -74,7 +74,7 @@ class Encoder:
         dim: Length of a feature vector.
         digest: SHA-256 over weights and transform; see ``encoder_digest``.
         seen: Names of the data sets that its pre-training has seen, so that reports can warn of overlap.
-        made_of: Further facts for the provenance, such as the weights file's SHA-256.
+        made_of: Further facts for the provenance, such as the weights file's SHA-256, or a ``description`` for readers.
     """
 
     name: str

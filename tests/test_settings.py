@@ -60,9 +60,7 @@ def test_assignments_are_read_as_yaml_and_exponents_as_numbers() -> None:
 
 def test_a_recipe_is_found_by_name_or_path_and_an_unknown_one_lists_the_known() -> None:
     assert settings.find_recipe("cohorts", "lymphocytosis").is_file()
-    with pytest.raises(
-        UnknownName, match=r"No recipe in configs/cohorts is called 'lymphocytos'. Did you"
-    ):
+    with pytest.raises(UnknownName, match=r"No recipe in configs/cohorts is called 'lymphocytos'. Did you"):
         settings.find_recipe("cohorts", "lymphocytos")
     with pytest.raises(SettingsError, match=r"The recipe nowhere/x.yaml does not exist"):
         settings.find_recipe("cohorts", "nowhere/x.yaml")
