@@ -31,7 +31,7 @@ def read_table(
             text = _decode(path.read_bytes(), encoding)
             header = text.partition("\n")[0]
             separator = separator or max(",;\t", key=header.count)
-            table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False)
+            table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False)
     except FileNotFoundError:
         msg = f"The table {path} does not exist; give the path of a CSV, TSV, Parquet or Excel file."
         raise CohortError(msg) from None
@@ -39,6 +39,10 @@ def read_table(
         msg = f"{path} cannot be read as a table ({' '.join(str(error).split())}); save it as CSV in UTF-8."
         raise CohortError(msg) from None
     table.columns = [str(name).strip() for name in table.columns]
+    if table.columns.has_duplicates:
+        twice = table.columns[table.columns.duplicated()][0]
+        msg = f"{path} has two columns called '{twice}', where every name was expected once; rename one of them."
+        raise CohortError(msg)
     return table[(table != "").any(axis=1)].reset_index(drop=True)
 
 
@@ -54,7 +58,8 @@ def column_named(table: pd.DataFrame, name: str, path: Path) -> str:
 
 
 def _decode(data: bytes, encoding: str | None) -> str:
-    candidates: Iterable[str] = (encoding,) if encoding else ("utf-8-sig", "cp1252")
+    by_mark = ("utf-16",) if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else ("utf-8-sig", "cp1252")
+    candidates: Iterable[str] = (encoding,) if encoding else by_mark
     for candidate in candidates:
         try:
             return data.decode(candidate)

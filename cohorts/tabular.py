@@ -104,7 +104,7 @@ def _classes(raw: list[str], labels: dict[str, str] | None, path: Path, ids: lis
 def _cells_by_pattern(root: Path, pattern: str) -> pd.DataFrame:
     fields = set(re.findall(r"{(\w+)}", pattern))
     if pattern.startswith("/"):
-        msg = f"The pattern '{pattern}' is absolute, expected one below {root}; take the folder off and give it as --root."
+        msg = f"The pattern '{pattern}' is absolute, expected one below the root; give the folder with --root."
         raise CohortError(msg)
     if fields != _FIELDS:
         msg = f"The pattern '{pattern}' has the fields {sorted(fields)}; expected {{patient_id}} and {{cell_id}} in it."

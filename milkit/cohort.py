@@ -114,6 +114,13 @@ def is_image(path: Path) -> bool:
 
 def _check(cohort: Cohort) -> None:
     cells, patients = cohort.cells, cohort.patients
+    absent = [name for name in ("cell_id", "patient_id", "path") if name not in cells]
+    absent += ["label"] if len(patients) and "label" not in patients else []
+    if absent:
+        msg = (
+            f"The tables of cohort '{cohort.name}' lack {', '.join(absent)}; a cohort factory must give these columns."
+        )
+        raise CohortError(msg)
     if cells.empty:
         msg = f"Cohort '{cohort.name}' has no cells under {cohort.root}; check --root and the recipe's path patterns."
         raise CohortError(msg)

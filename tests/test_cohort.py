@@ -205,3 +205,10 @@ def test_blanks_are_missing_numbers(blank: object) -> None:
 def test_text_among_numbers_is_refused(text: str) -> None:
     with pytest.raises(CohortError, match=r"^Column 'age' holds '.*' where a number was expected; mend the table\.$"):
         numeric(pd.Series(["44,4", text], name="age"))
+
+
+def test_a_table_without_a_column_that_is_needed_is_refused(tmp_path: Path) -> None:
+    patients = pd.DataFrame({"age": [1.0]}, index=pd.Index(["P1"], name="patient_id"))
+    cells = pd.DataFrame({"cell_id": ["a"], "patient_id": ["P1"]})
+    with pytest.raises(CohortError, match="The tables of cohort 'x' lack path, label; a cohort factory must give"):
+        Cohort("x", tmp_path, patients, cells, ("A",))

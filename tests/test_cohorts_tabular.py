@@ -102,7 +102,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_an_absolute_pattern_is_refused(root: Path) -> None:
-    with pytest.raises(CohortError, match=r"is absolute, expected one below .*; take the folder off"):
+    with pytest.raises(CohortError, match=r"is absolute, expected one below .*; give the folder with --root"):
         _load(root, images="/smears/{patient_id}/{cell_id}.png")
 
 
