@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from aml_hehr_toys import write_images
 
 from milkit.bags import BagStore
 from milkit.predictions import Predictions
@@ -56,3 +57,26 @@ def test_the_report_s_top_cells_are_images_of_the_cohort(workspace: Path) -> Non
     assert cells.groupby("patient_id").size().eq(6).all()
     root = Path(os.environ["MILKIT_REAL_DATA"]) / "lymphocytosis"
     assert all((root / path).is_file() for path in cells["path"])
+
+
+def test_the_real_table_of_aml_hehr_is_extracted_and_split(tmp_path: Path) -> None:
+    """All 189 published patients with three fake images each: the README's command, then five folds."""
+    if not os.environ.get("MILKIT_REAL_DATA"):
+        pytest.skip("MILKIT_REAL_DATA is unset: no published table here")
+    published = Path(os.environ["MILKIT_REAL_DATA"]).resolve() / "aml_hehr_metadata" / "metadata_reconstructed.csv"
+    table = pd.read_csv(published, dtype=str, keep_default_na=False)
+    root = tmp_path / "PKG - AML-Cytomorphology_MLL_Helmholtz_v1"
+    write_images(root / "data", {f"{row.bag_label}/{row.patient_id}": 3 for row in table.itertuples()})
+    (root / "metadata.csv").write_bytes(published.read_bytes())
+    milkit = [sys.executable, "-m", "milkit"]
+    subprocess.run([*milkit, "extract", "--cohort", "aml_hehr", "--root", str(root)], cwd=tmp_path, check=True)
+    subprocess.run(
+        [*milkit, "train-mil", "--folds", "5", "--name", "run", "--set", "training.max_epochs=1"],
+        cwd=tmp_path,
+        check=True,
+    )
+    store = BagStore.open(next(tmp_path.glob("milkit-work/stores/aml_hehr/*.zarr")))
+    assert (len(store), len(store.cells)) == (189, 567)
+    assert list(store.patients.index) == sorted(table["patient_id"])
+    folds = pd.read_csv(tmp_path / "milkit-work" / "runs" / "run" / "folds.csv", keep_default_na=False)
+    assert sorted(folds.loc[folds["role"] == "test", "patient_id"]) == sorted(table["patient_id"])
