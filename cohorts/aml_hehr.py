@@ -57,6 +57,10 @@ _PUBLISHED = (
     "the collection AML-Cytomorphology_MLL_Helmholtz (metadata.csv and data/<class>/<patient>/image_<N>.tif) was "
     "expected; download it from The Cancer Imaging Archive, doi 10.7937/6ppe-4020, and give its folder with --root."
 )
+_CONTROLS = (
+    "The controls of AML Hehr are younger than its patients, mostly men, and have fewer cells: age alone tells them "
+    "apart with AUC 0.87, the number of cells with 0.82."
+)
 _ALIASES = {name.lower(): name for name in CLASSES} | {
     f"aml_{name.lower()}": name for name in CLASSES if name != "control"
 }
@@ -114,7 +118,7 @@ def aml_hehr(root: Path | None = None) -> Cohort:
         patients,
         cells,
         present,
-        notes=(*notes, *_size_notes(patients, cells), *_count_notes(table, folders)),
+        notes=(_CONTROLS, *notes, *_size_notes(patients, cells), *_count_notes(table, folders)),
     )
 
 

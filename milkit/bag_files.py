@@ -1,4 +1,4 @@
-"""The files of a bag store, format 1: arrays, attributes, tables and the lock. ``milkit.bags`` says what they mean."""
+"""The files of a bag store, format 1: arrays, attributes and the lock. ``milkit.bags`` says what they mean."""
 
 import json
 import os
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from milkit.errors import StoreError
+from milkit.runs import write_text
 
 FORMAT = "milkit-bags"
 VERSION = 1
@@ -49,7 +50,10 @@ def map_chunk(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.N
     expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
     found = path.stat().st_size if path.is_file() else 0
     if found != expected:
-        msg = f"{path} has {found} bytes where {expected} were expected; the store is damaged, so extract it again."
+        msg = (
+            f"{path} has {found} bytes where the store's tables ask for {expected}; the store is damaged, so move its "
+            "folder away and extract again."
+        )
         raise StoreError(msg)
     return np.memmap(path, dtype=dtype, mode="r", shape=shape)
 
@@ -69,7 +73,11 @@ def read_attributes(path: Path) -> dict[str, Any]:
     if not metadata.is_file():
         msg = f"There is no bag store at {path}; make one with `milkit extract`."
         raise StoreError(msg)
-    attributes: dict[str, Any] = json.loads(metadata.read_text(encoding="utf-8")).get("attributes", {})
+    try:
+        attributes: dict[str, Any] = json.loads(metadata.read_text(encoding="utf-8")).get("attributes", {})
+    except ValueError:
+        msg = f"{metadata} is not valid JSON; the store is damaged, so move its folder away and extract again."
+        raise StoreError(msg) from None
     if attributes.get("format") != FORMAT:
         msg = f"{path} is a Zarr group but not a bag store; make one with `milkit extract`."
         raise StoreError(msg)
@@ -80,6 +88,14 @@ def read_attributes(path: Path) -> dict[str, Any]:
         )
         raise StoreError(msg)
     return attributes
+
+
+def write_attributes(path: Path, changes: Mapping[str, Any]) -> None:
+    """Change some attributes of a store, the others staying as they are."""
+    metadata = path / "zarr.json"
+    content = json.loads(metadata.read_text(encoding="utf-8"))
+    content["attributes"] |= changes
+    write_text(metadata, json.dumps(content, indent=2))
 
 
 def acquire_lock(path: Path) -> int:

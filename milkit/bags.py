@@ -3,8 +3,8 @@
 A store is a folder that any Zarr v3 reader opens. It MUST hold
 
 * the group attributes ``format`` ("milkit-bags"), ``version`` (1), ``dim``, ``dtype``, and what made it: ``cohort``,
-  ``cohort_digest``, ``classes``, ``encoder``, ``encoder_digest``, ``transform``, ``batch_size``, ``backend``,
-  ``precision``, ``milkit``;
+  ``cohort_factory``, ``cohort_digest``, ``patients_digest``, ``classes``, ``encoder``, ``encoder_digest``,
+  ``transform``, ``batch_size``, ``backend``, ``precision``, ``milkit``;
 * ``features`` (n_cells, dim), float16 or float32, in the cohort's row order, as ONE uncompressed chunk, so that a
   local store can be memory-mapped; the row of a cell that could not be read is NaN;
 * ``rows`` (n_groups, 2) int64: first and one-past-last row of each group. A group is a patient, or a block of 1,024
@@ -23,7 +23,7 @@ One process writes a store at a time (an advisory lock). A store of a newer vers
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,10 +31,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from milkit.bag_files import acquire_lock, chunk, make_arrays, map_chunk, put, read_attributes
+from milkit.bag_files import acquire_lock, chunk, make_arrays, map_chunk, put, read_attributes, write_attributes
 from milkit.errors import StoreError
 from milkit.runs import whole_folder
-from milkit.tables import read_table, write_table
+from milkit.tables import digest, read_table, write_table
 
 BLOCK = 1024
 """Cells of a group in a cohort without patients."""
@@ -83,8 +83,9 @@ class BagStore:
         """
         patients, rows = _groups(patients, cells)
         with whole_folder(path) as folder:
-            make_arrays(folder, rows, len(cells), {"dim": dim, **made_of})
-            write_table(folder / "patients.csv", patients.rename_axis("patient_id").reset_index())
+            table = patients.rename_axis("patient_id").reset_index()
+            make_arrays(folder, rows, len(cells), {"dim": dim, **made_of, "patients_digest": digest(table)})
+            write_table(folder / "patients.csv", table)
             write_table(folder / "cells.csv", cells)
         return cls(path, writable=True)
 
@@ -107,7 +108,7 @@ class BagStore:
     def rows_of(self, patient_id: str) -> slice:
         """The rows of one group's cells, in ``features`` and in ``cells``."""
         if patient_id not in self._position:
-            msg = f"The store {self.path} has no patient '{patient_id}'; `milkit verify` lists what it holds."
+            msg = f"The store {self.path} has no patient '{patient_id}'; its patients.csv lists those that it holds."
             raise StoreError(msg)
         first, last = self._rows[self._position[patient_id]]
         return slice(int(first), int(last))
@@ -138,7 +139,18 @@ class BagStore:
                 f"expected {expected} and ({expected[0]}, 32); give one row a cell in the store's order."
             )
             raise StoreError(msg)
-        stored = np.ascontiguousarray(features, dtype=self.dtype)
+        with np.errstate(over="ignore"):
+            stored = np.ascontiguousarray(features, dtype=self.dtype)
+        ids = self.cells["cell_id"].iloc[rows]
+        wrong = [
+            cell for cell, row in zip(ids, stored, strict=True) if cell not in failures and not np.isfinite(row).all()
+        ]
+        if wrong:
+            msg = (
+                f"Cell '{wrong[0]}' was given features that are not finite as {self.dtype}, without a reason; "
+                "list it among the failures, or store the features as float32."
+            )
+            raise StoreError(msg)
         digests = np.ascontiguousarray(image_sha256)
         self._add_failures(patient_id, rows, failures)
         self._put("features", stored, rows.start * self.dim * self.dtype.itemsize)
@@ -167,17 +179,28 @@ class BagStore:
         columns = ["patient_id", "cell_id", "path", "reason"]
         return read_table(path) if path.is_file() else pd.DataFrame(columns=columns)
 
-    def replace_patients(self, patients: pd.DataFrame) -> None:
-        """Take over labels and covariates of the same patients, as a corrected table has them."""
+    def replace_patients(self, patients: pd.DataFrame, classes: Sequence[str]) -> None:
+        """Take over labels, classes and covariates of the same patients, as a corrected table has them."""
         if list(patients.index) != list(self.patients.index):
             msg = f"The store {self.path} holds other patients than the table; extract the cohort into a new store."
             raise StoreError(msg)
-        write_table(self.path / "patients.csv", patients.rename_axis("patient_id").reset_index())
-        self.patients = patients
+        table = patients.rename_axis("patient_id").reset_index()
+        write_table(self.path / "patients.csv", table)
+        write_attributes(self.path, {"classes": list(classes), "patients_digest": digest(table)})
+        self.patients, self.attributes = patients, read_attributes(self.path)
+
+    def retry_failed(self) -> None:
+        """Make the groups with unreadable cells pending again, so that mended images are read."""
+        for group in self.failures["patient_id"].unique():
+            self._put("committed", np.zeros(1, dtype=np.bool_), self._position[str(group)])
 
     def verify(self) -> list[str]:
         """Read everything and say what is wrong, one sentence each; an empty list means that the store is sound."""
         faults = [f"patient '{group}' is not committed" for group in self.pending()]
+        if digest(self.cells[["cell_id", "patient_id", "path"]]) != self.attributes["cohort_digest"]:
+            faults.append("cells.csv is not the table that was written")
+        if hashlib.sha256((self.path / "patients.csv").read_bytes()).hexdigest() != self.attributes["patients_digest"]:
+            faults.append("patients.csv is not the table that was written")
         for group, position in self._position.items():
             rows = self.rows_of(str(group))
             found = _checksum(np.asarray(self._features[rows]), np.asarray(self._digests[rows]))
@@ -205,15 +228,19 @@ class BagStore:
         mine["reason"] = mine["cell_id"].map(dict(failures))
         if len(mine) or len(others) < len(self.failures):
             table = pd.concat([others, mine[others.columns]])
-            table = table.assign(position=table["patient_id"].map(self._position)).sort_values(
-                "position", kind="stable"
-            )
-            write_table(self.path / "failures.csv", table.drop(columns="position"))
+            order = np.argsort(table["patient_id"].map(self._position).to_numpy(), kind="stable")
+            if len(table):
+                write_table(self.path / "failures.csv", table.iloc[order])
+            else:
+                (self.path / "failures.csv").unlink()
 
 
 def _groups(patients: pd.DataFrame, cells: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.int64]]:
     if len(patients):
         counts = cells["patient_id"].value_counts().reindex(patients.index).to_numpy()
+        if not np.array_equal(np.repeat(patients.index.to_numpy(), counts), cells["patient_id"].to_numpy()):
+            msg = "The cells are not sorted like the patients; give both tables of a Cohort, which sorts them."
+            raise StoreError(msg)
         ends = np.cumsum(counts)
         return patients, np.stack([ends - counts, ends], axis=1).astype(np.int64)
     starts = np.arange(0, len(cells), BLOCK, dtype=np.int64)

@@ -1,6 +1,5 @@
 """Cohort: patients with one label each, and their single-cell images. Pixels stay on disk."""
 
-import hashlib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,10 @@ from milkit import settings
 from milkit.errors import CohortError
 from milkit.registry import COHORTS, unknown_name
 from milkit.settings import CohortRecipe
+from milkit.tables import digest
+
+CELL_COLUMNS = ("cell_id", "patient_id", "path")
+"""What every cell has; a store's features depend on these alone."""
 
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 """Lower-case suffixes of files that are read as images; compare with ``path.suffix.lower()``."""
@@ -54,7 +57,7 @@ class Cohort:
     @property
     def digest(self) -> str:
         """SHA-256 over what the features depend on: the ids and paths of all cells, in order."""
-        return hashlib.sha256(self.cells[["patient_id", "cell_id", "path"]].to_csv(index=False).encode()).hexdigest()
+        return digest(self.cells[list(CELL_COLUMNS)])
 
     @property
     def has_patients(self) -> bool:
@@ -77,20 +80,22 @@ def find_recipe(name: str, root: Path | None = None) -> CohortRecipe:
 
 def load_cohort(recipe: CohortRecipe) -> Cohort:
     """Build the cohort that a recipe describes, under the recipe's name."""
-    cohort: Cohort = COHORTS.build(recipe.factory or recipe.name, {"root": recipe.root, **recipe.arguments})
+    root = {"root": recipe.root} if recipe.root else {}
+    cohort: Cohort = COHORTS.build(recipe.factory, root | recipe.arguments)
     return replace(cohort, name=recipe.name)
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
-    """A sort key under which ``image_2`` comes before ``image_10``."""
-    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part)
+    """A sort key under which ``image_2`` comes before ``image_10``; never equal for different texts."""
+    parts = (part for part in re.split(r"(\d+)", text) if part)
+    return (*((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts), (-1, 0, text))
 
 
 def numeric(column: "pd.Series[Any]") -> "pd.Series[float]":
     """A column as floats: decimal commas read as points, blanks as missing; other text is a ``CohortError``."""
     text = column.astype(str).str.strip().str.replace(",", ".", regex=False)
     missing = text.str.lower().isin({"", "nan", "na", "none", "null"})
-    values = pd.to_numeric(text.mask(missing), errors="coerce")
+    values = pd.to_numeric(text.mask(missing), errors="coerce").replace([float("inf"), float("-inf")], float("nan"))
     wrong = values.isna() & ~missing
     if wrong.any():
         msg = f"Column '{column.name}' holds '{text[wrong].iloc[0]}' where a number was expected; mend the table."
@@ -114,7 +119,7 @@ def is_image(path: Path) -> bool:
 
 def _check(cohort: Cohort) -> None:
     cells, patients = cohort.cells, cohort.patients
-    absent = [name for name in ("cell_id", "patient_id", "path") if name not in cells]
+    absent = [name for name in CELL_COLUMNS if name not in cells]
     absent += ["label"] if len(patients) and "label" not in patients else []
     if absent:
         msg = (
@@ -125,16 +130,19 @@ def _check(cohort: Cohort) -> None:
         msg = f"Cohort '{cohort.name}' has no cells under {cohort.root}; check --root and the recipe's path patterns."
         raise CohortError(msg)
     broken: dict[str, list[str]] = {
+        "cell ids that are no text, or empty": _no_text(cells["cell_id"]),
         "cell ids occur twice": _values(cells["cell_id"][cells["cell_id"].duplicated()]),
         "paths lead out of the cohort's root": _values(cells["path"][cells["path"].map(_leaves_root)]),
     }
     if cohort.has_patients or cells["patient_id"].notna().any():
         owners = cells["patient_id"]
         broken |= {
+            "patient ids that are no text, or empty": _no_text(patients.index) + _no_text(owners),
             "patient ids occur twice": _values(patients.index[patients.index.duplicated()]),
             "cells belong to no patient of the patient table": _values(cells["cell_id"][~owners.isin(patients.index)]),
             "patients have no cells": _values(patients.index[~patients.index.isin(owners)]),
             "patients have no label": _values(patients.index[patients["label"].isna() | (patients["label"] == "")]),
+            "a label is called '*', which attention uses for all classes": ["*"] if "*" in cohort.classes else [],
             "labels are none of the classes": _values(
                 patients["label"][patients["label"].notna() & ~patients["label"].isin(cohort.classes)].unique()
             ),
@@ -143,6 +151,10 @@ def _check(cohort: Cohort) -> None:
     if faults:
         msg = f"Cohort '{cohort.name}' breaks its rules ({'; '.join(faults)}); mend the tables or the folders."
         raise CohortError(msg)
+
+
+def _no_text(values: Any) -> list[str]:
+    return [repr(value) for value in values if not (isinstance(value, str) and value.strip())]
 
 
 def _leaves_root(path: str) -> bool:

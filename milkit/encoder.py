@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from milkit.errors import WeightsMissing
+from milkit.errors import SettingsError, WeightsMissing
 from milkit.images import RgbImage
 from milkit.registry import ENCODERS
 from milkit.settings import DEFAULT_ENCODER, Component
@@ -91,6 +91,9 @@ def encoder_digest(model: nn.Module, transform: Transform, *, version: str = "")
 
     ``version`` is for models whose features also depend on code, such as hand-made ones: change it with the code.
     """
+    if not version and not model.state_dict():
+        msg = "encoder_digest was given a model without weights; pass a version=, and change it with the model's code."
+        raise SettingsError(msg)
     sha = hashlib.sha256(json.dumps([version, asdict(transform)], sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         array = tensor.detach().cpu().contiguous()
@@ -123,5 +126,8 @@ def load_preferred(wish: Component) -> tuple[Encoder, str]:
 
 
 def choose_device(device: str) -> torch.device:
-    """``auto`` is the GPU where there is one."""
+    """``auto`` is the GPU where there is one; ``cuda`` without one is a ``SettingsError``."""
+    if device == "cuda" and not torch.cuda.is_available():
+        msg = "The device cuda was asked for and PyTorch finds no GPU here; use --device cpu, or mend the driver."
+        raise SettingsError(msg)
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)

@@ -52,8 +52,9 @@ def extract(
 ) -> Extraction:
     """Encode the cells of every patient that the store lacks; killed at any moment, a rerun completes it.
 
-    A cell that cannot be read keeps its row (NaN) and is listed in the store's ``failures.csv``. The last batch of a
-    patient is padded to the full size, so that features do not depend on where an interruption fell.
+    A cell that cannot be read keeps its row (NaN) and is listed in the store's ``failures.csv``; a rerun tries it
+    again. The last batch of a patient is padded to the full size, so that features do not depend on where an
+    interruption fell.
 
     Args:
         cohort: Patients and cells.
@@ -62,10 +63,11 @@ def extract(
         workspace: Where the store is kept; it becomes the current one.
         note: A sentence for the report about the choice of the encoder.
     """
+    device = choose_device(settings.device)
     store = _open_store(cohort, encoder, settings, workspace)
     try:
         _write_source(store, cohort, note)
-        device = choose_device(settings.device)
+        store.retry_failed()
         model = encoder.model.to(device)
         pending = store.pending()
         paths = {
@@ -79,8 +81,7 @@ def extract(
                 features = np.concatenate([_encode(model, part, encoder, batch_size, device) for part in parts])
                 ids = store.cells["cell_id"].iloc[store.rows_of(name)]
                 digests = np.frombuffer(b"".join(cell.sha256 for cell in group), dtype=np.uint8).reshape(-1, 32)
-                reasons = {cell_id: cell.reason for cell_id, cell in zip(ids, group, strict=True) if cell.image is None}
-                store.write(name, features, digests, reasons)
+                store.write(name, *_accepted(features, digests, dict(zip(ids, group, strict=True)), store.dtype))
                 advance(len(group))
         workspace.make_current("store", store.path)
         return Extraction(store.path, len(store.cells), len(store.failures))
@@ -93,6 +94,7 @@ def _open_store(cohort: Cohort, encoder: Encoder, settings: ExtractSettings, wor
     path = workspace.store_path(cohort.name, encoder.name, encoder.digest)
     made_of: Mapping[str, Any] = {
         "cohort": cohort.name,
+        "cohort_factory": settings.cohort.factory,
         "cohort_digest": cohort.digest,
         "classes": list(cohort.classes),
         "encoder": encoder.name,
@@ -111,7 +113,7 @@ def _open_store(cohort: Cohort, encoder: Encoder, settings: ExtractSettings, wor
     if not path.exists():
         return BagStore.create(path, cohort.patients, cohort.cells, encoder.dim, made_of)
     store = BagStore(path, writable=True)
-    free = {"milkit", "classes"}  # may change without any effect on the features
+    free = {"milkit", "classes", "encoder_seen", "encoder_made_of"}  # change without any effect on the features
     other = [key for key, value in made_of.items() if key not in free and store.attributes.get(key) != value]
     if other:
         differences = "; ".join(f"{key}: {store.attributes.get(key)} there, {made_of[key]} now" for key in other)
@@ -119,7 +121,7 @@ def _open_store(cohort: Cohort, encoder: Encoder, settings: ExtractSettings, wor
         msg = f"The store {path} was made otherwise ({differences}); use the same settings, or move that folder away."
         raise StoreError(msg)
     if cohort.has_patients:
-        store.replace_patients(cohort.patients)
+        store.replace_patients(cohort.patients, cohort.classes)
     return store
 
 
@@ -174,3 +176,18 @@ def _encode(
     features = model(images.to(device))[: len(cells)].float().cpu().numpy()
     readable = np.array([cell.image is not None for cell in cells])
     return np.where(readable[:, None], features, np.float32("nan")).astype(np.float32)
+
+
+def _accepted(
+    features: npt.NDArray[np.float32], digests: npt.NDArray[np.uint8], cells: Mapping[str, _Cell], dtype: np.dtype[Any]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], dict[str, str]]:
+    """What the store is given: features, digests, and the reason for each row that is not finite as it is stored."""
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(features.astype(dtype)).all(axis=1)
+    overflow = f"its features are not finite as {dtype}; extract with --set dtype=float32, or look at the encoder"
+    reasons = {
+        cell_id: overflow if cell.image is not None else cell.reason
+        for (cell_id, cell), fine in zip(cells.items(), finite, strict=True)
+        if not fine
+    }
+    return np.where(finite[:, None], features, np.float32("nan")), digests, reasons

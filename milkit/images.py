@@ -44,6 +44,9 @@ def read_image(source: Path | io.BytesIO) -> RgbImage:
 
 
 def _to_rgb(image: Image.Image) -> RgbImage:
+    if image.mode == "F":
+        msg = "the image has floating-point values of unknown range"
+        raise ImageError(msg)
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it to white
         grey = (np.asarray(image, dtype=np.float64) * (255.0 / 65535.0)).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)

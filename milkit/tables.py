@@ -1,19 +1,32 @@
 """CSV tables of stores and runs: ids stay text, only empty fields are missing, and a table is whole or not there."""
 
+import hashlib
 from pathlib import Path
 
 import pandas as pd
 
+from milkit.errors import StoreError
 from milkit.runs import write_text
 
-_TEXT_COLUMNS = {"patient_id", "cell_id", "path", "label", "predicted", "reason", "cell_type"}
+_TEXT_COLUMNS = {"patient_id", "cell_id", "path", "label", "predicted", "reason", "cell_type", "sex", "site", "scanner"}
 
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table in which ids such as ``NA`` are text, and only empty fields are missing."""
-    header = pd.read_csv(path, nrows=0).columns
+    try:
+        header = pd.read_csv(path, nrows=0).columns
+    except (FileNotFoundError, pd.errors.EmptyDataError, UnicodeDecodeError):
+        msg = f"The table {path} is missing or damaged, where milkit had written one; make its store or run again."
+        raise StoreError(msg) from None
     text = {name: str for name in header if name in _TEXT_COLUMNS}
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={name: [""] for name in header})
+    return pd.read_csv(
+        path, dtype=text, keep_default_na=False, na_values={name: [""] for name in header}, float_precision="round_trip"
+    )
+
+
+def digest(table: pd.DataFrame) -> str:
+    """SHA-256 over the file that ``write_table`` makes of the table."""
+    return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -121,7 +121,7 @@ def test_a_truncated_array_is_a_store_error(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", toy_patients(2))
     path = store.path / "features" / "c" / "0" / "0"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(StoreError, match=r"the store is damaged, so extract it again"):
+    with pytest.raises(StoreError, match=r"the store is damaged, so move its folder away"):
         BagStore(store.path)
 
 
@@ -158,3 +158,51 @@ def test_a_failed_creation_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OSError, match="disk full"):
         _empty(tmp_path / "s.zarr")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_features_that_are_not_finite_need_a_reason(tmp_path: Path) -> None:
+    store = _empty(tmp_path / "s.zarr")
+    features = np.array([[1, 2, 3, np.inf]])
+    with pytest.raises(StoreError, match=r"Cell 'P1/0' was given features that are not finite as float32"):
+        store.write("P1", features, np.zeros((1, 32), dtype=np.uint8), {})
+    assert "P1" in store.pending()
+
+
+def test_cells_and_patients_in_different_orders_are_refused(tmp_path: Path) -> None:
+    patients = pd.DataFrame({"label": ["A", "B"]}, index=pd.Index(["1", "10"], name="patient_id"))
+    cells = pd.DataFrame({"cell_id": ["a", "b"], "patient_id": ["10", "1"], "path": ["a", "b"]})
+    with pytest.raises(StoreError, match="The cells are not sorted like the patients"):
+        BagStore.create(tmp_path / "s.zarr", patients, cells, 4, made_of())
+
+
+@pytest.mark.parametrize("table", ["cells.csv", "patients.csv"])
+def test_verify_finds_a_table_that_was_edited(tmp_path: Path, table: str) -> None:
+    store = make_store(tmp_path / "s.zarr", toy_patients(2))
+    path = store.path / table
+    path.write_text(path.read_text().replace("P03", "P3", 1) if table == "cells.csv" else path.read_text() + "\n")
+    assert f"{table} is not the table that was written" in BagStore(store.path).verify()
+
+
+@pytest.mark.parametrize("table", ["cells.csv", "patients.csv"])
+def test_a_table_that_is_gone_or_empty_is_named(tmp_path: Path, table: str) -> None:
+    store = make_store(tmp_path / "s.zarr", toy_patients(2))
+    (store.path / table).write_text("")
+    with pytest.raises(StoreError, match=rf"The table .*{table} is missing or damaged"):
+        BagStore(store.path)
+    (store.path / table).unlink()
+    with pytest.raises(StoreError, match=rf"The table .*{table} is missing or damaged"):
+        BagStore(store.path)
+
+
+def test_codes_of_sites_stay_text(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", toy_patients(2).assign(site="01", age=0.1 + 0.2))
+    assert set(BagStore(store.path).patients["site"]) == {"01"}
+    assert set(BagStore(store.path).patients["age"]) == {0.1 + 0.2}
+    assert BagStore(store.path).verify() == []
+
+
+def test_a_damaged_zarr_json_is_a_store_error(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", toy_patients(2))
+    (store.path / "zarr.json").write_text("{")
+    with pytest.raises(StoreError, match="is not valid JSON; the store is damaged"):
+        BagStore(store.path)

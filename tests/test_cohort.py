@@ -212,3 +212,20 @@ def test_a_table_without_a_column_that_is_needed_is_refused(tmp_path: Path) -> N
     cells = pd.DataFrame({"cell_id": ["a"], "patient_id": ["P1"]})
     with pytest.raises(CohortError, match="The tables of cohort 'x' lack path, label; a cohort factory must give"):
         Cohort("x", tmp_path, patients, cells, ("A",))
+
+
+@pytest.mark.parametrize("ids", [[1, 2], ["1", ""], ["1", None]])
+def test_patient_ids_that_are_no_text_are_refused(tmp_path: Path, ids: list[object]) -> None:
+    patients = pd.DataFrame({"label": "A"}, index=pd.Index(ids, name="patient_id", dtype=object))
+    cells = pd.DataFrame({"cell_id": ["a", "b"], "patient_id": ids, "path": ["a", "b"]})
+    with pytest.raises(CohortError, match="patient ids that are no text, or empty"):
+        Cohort("x", tmp_path, patients, cells, ("A",))
+
+
+def test_ids_that_differ_only_in_leading_zeros_have_an_order() -> None:
+    assert natural_key("image_01") != natural_key("image_1")
+
+
+def test_infinite_numbers_are_refused() -> None:
+    with pytest.raises(CohortError, match="holds 'inf' where a number was expected"):
+        numeric(pd.Series(["1", "inf"], name="age"))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from milkit.bags import BagStore
 from milkit.cohort import Cohort
 from milkit.encoder import Encoder, Transform, encoder_digest
-from milkit.errors import StoreError
+from milkit.errors import SettingsError, StoreError
 from milkit.extract import extract
 from milkit.images import read_image
 from milkit.runs import Workspace
@@ -37,7 +37,7 @@ class Corners(nn.Module):
 
 def _encoder(fail_after: int | None = None) -> Encoder:
     model, transform = Corners(fail_after), Transform(size=8)
-    return Encoder("corners", model, transform, 12, encoder_digest(model, transform))
+    return Encoder("corners", model, transform, 12, encoder_digest(model, transform, version="corners-1"))
 
 
 def _bytes(path: Path) -> dict[str, bytes]:
@@ -152,3 +152,61 @@ def test_image_digests_are_those_of_the_files(toy_cohort: Cohort, tmp_path: Path
     digests = zarr.open_group(path, mode="r")["image_sha256"][:]
     first = hashlib.sha256((toy_cohort.root / toy_cohort.cells["path"][0]).read_bytes()).digest()
     assert bytes(digests[0]) == first
+
+
+def test_mended_images_are_read_by_a_rerun_and_the_store_becomes_that_of_whole_images(
+    toy_cohort: Cohort, tmp_path: Path
+) -> None:
+    whole = extract(toy_cohort, _encoder(), SETTINGS, Workspace(tmp_path / "whole")).path
+    image, work = toy_cohort.root / "P2" / "image_1.png", Workspace(tmp_path / "work")
+    content = image.read_bytes()
+    image.write_bytes(content[:50])
+    assert extract(toy_cohort, _encoder(), SETTINGS, work).n_failures == 1
+    assert extract(toy_cohort, _encoder(), SETTINGS, work).n_failures == 1
+    image.write_bytes(content)
+    mended = extract(toy_cohort, _encoder(), SETTINGS, work)
+    assert mended.n_failures == 0
+    assert _bytes(mended.path) == _bytes(whole)
+
+
+def test_a_corrected_table_can_bring_a_new_class(toy_cohort: Cohort, tmp_path: Path) -> None:
+    work = Workspace(tmp_path / "work")
+    extract(toy_cohort, _encoder(), SETTINGS, work)
+    patients = toy_cohort.patients.assign(label=["C", "B"] * 3)
+    renamed = Cohort("toy", toy_cohort.root, patients, toy_cohort.cells, ("B", "C"))
+    store = BagStore.open(extract(renamed, _encoder(), SETTINGS, work).path)
+    assert store.attributes["classes"] == ["B", "C"]
+    assert set(store.patients["label"]) == {"B", "C"}
+    assert store.verify() == []
+
+
+def test_features_too_large_for_float16_are_failures_with_a_reason(toy_cohort: Cohort, tmp_path: Path) -> None:
+    class Huge(Corners):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) + 1e5
+
+    encoder = Encoder("huge", Huge(), Transform(size=8), 12, "d" * 64)
+    result = extract(toy_cohort, encoder, SETTINGS, Workspace(tmp_path / "work"))
+    assert result.n_failures == result.n_cells
+    assert "not finite as float16; extract with --set dtype=float32" in BagStore.open(result.path).failures["reason"][0]
+    wide = SETTINGS.model_copy(update={"dtype": "float32"})
+    assert extract(toy_cohort, encoder, wide, Workspace(tmp_path / "wide")).n_failures == 0
+
+
+def test_the_same_weights_from_another_file_continue_the_store(toy_cohort: Cohort, tmp_path: Path) -> None:
+    import dataclasses
+
+    work = Workspace(tmp_path / "work")
+    for digest_of_file in ("1", "2"):
+        encoder = dataclasses.replace(_encoder(), made_of={"weights_sha256": digest_of_file})
+        extract(toy_cohort, encoder, SETTINGS, work)
+    assert len(list((tmp_path / "work" / "stores" / "toy").iterdir())) == 1
+
+
+def test_a_gpu_that_is_not_there_leaves_no_store(toy_cohort: Cohort, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is there")
+    cuda = SETTINGS.model_copy(update={"device": "cuda"})
+    with pytest.raises(SettingsError, match="The device cuda was asked for and PyTorch finds no GPU here"):
+        extract(toy_cohort, _encoder(), cuda, Workspace(tmp_path / "work"))
+    assert not (tmp_path / "work").exists()

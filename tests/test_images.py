@@ -138,3 +138,9 @@ def test_data_uri_holds_the_very_pixels(noise: RgbImage) -> None:
 @pytest.mark.parametrize(("limit", "longest"), [(7, 7), (14, 14), (100, 14)])
 def test_reduced_data_uri_keeps_to_its_longest_side(noise: RgbImage, limit: int, longest: int) -> None:
     assert max(decoded(data_uri(noise, reduce_to=limit)).size) == longest
+
+
+def test_floating_point_images_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match="floating-point values of unknown range"):
+        read_image(tmp_path / "a.tif")

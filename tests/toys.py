@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from milkit.bags import BagStore
+from milkit.tables import digest
 
 CLASSES = ("NPM1", "PML_RARA", "control")
 
@@ -36,7 +37,8 @@ def make_store(
         [(f"{name}/image_{n}", name, f"{name}/image_{n}.png") for name, count in counts.items() for n in range(count)],
         columns=["cell_id", "patient_id", "path"],
     )
-    store = BagStore.create(path, patients, cells, dim, made_of(**other))
+    facts = made_of(cohort_digest=digest(cells)) | other
+    store = BagStore.create(path, patients, cells, dim, facts)
     for name, count in counts.items():
         features = generator.normal(size=(count, dim)).astype(np.float32)
         features[: count // 3, CLASSES.index(patients.loc[name, "label"])] += 6.0
