@@ -1,7 +1,7 @@
 """What can go wrong in a way that the user can correct.
 
 Every message is one sentence with three parts: what was given, what was expected, what to do next. Functions raise;
-only ``milkit.cli.main`` prints, and exits with 2. Anything else that is raised is a defect of milkit and keeps its
+only the command line prints, and exits with 2. Anything else that is raised is a defect of milkit and keeps its
 traceback.
 """
 
@@ -42,5 +42,9 @@ class FoldError(MilkitError):
     """The patients cannot be split as asked."""
 
 
+class TrainingError(MilkitError):
+    """A training went astray: its loss is not finite."""
+
+
 class RunError(MilkitError):
-    """A run folder is missing or incomplete."""
+    """A run folder is missing, incomplete, or there already."""

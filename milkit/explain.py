@@ -12,7 +12,7 @@ def ranks(weights: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.int64], npt
     order = np.argsort(-weights, kind="stable")
     rank = np.empty(len(weights), dtype=np.int64)
     rank[order] = np.arange(1, len(weights) + 1)
-    percentile = 100.0 * (len(weights) - rank) / max(len(weights) - 1, 1)
+    percentile = 100.0 * (len(weights) - rank) / (len(weights) - 1) if len(weights) > 1 else np.full(1, 100.0)
     return rank, percentile
 
 

@@ -47,6 +47,12 @@ class Folds:
         if len(counts) < 2:
             msg = f"All {len(labels)} patients have the label '{counts.index[0]}'; training needs two classes or more."
             raise FoldError(msg)
+        if counts.min() < 3:
+            msg = (
+                f"The smallest class, '{counts.idxmin()}', has {counts.min()} patients, where training, validation "
+                "and test need one each; merge it with another class, or leave its patients out."
+            )
+            raise FoldError(msg)
         if k < 3 or k > counts.min():
             msg = (
                 f"{k} folds were asked for and the smallest class, '{counts.idxmin()}', has {counts.min()} patients; "

@@ -10,8 +10,8 @@ import pandas as pd
 from milkit.errors import RunError
 from milkit.tables import read_table, write_table
 
-SHARED = "all"
-"""The ``class`` of attention that one head shares between all classes."""
+SHARED = "*"
+"""The ``class`` of attention that one head shares between all classes; no label may be called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Predictions:
 class Attention:
     """How much each cell weighed when its patient, held out, was predicted.
 
-    ``table`` has one row per cell, class, repeat and seed: patient_id, cell_id, repeat, seed, fold, class (``all``
+    ``table`` has one row per cell, class, repeat and seed: patient_id, cell_id, repeat, seed, fold, class (``*``
     where one attention serves all classes), weight (sums to 1 over the patient's cells), rank (1 = highest) and
     percentile (100 = highest).
     """

@@ -29,7 +29,7 @@ def _attention(classes: list[str]) -> Attention:
 
 
 def test_weights_are_averaged_over_held_out_models() -> None:
-    cells = cell_weights(_attention(["all"]), pd.Series({"P1": "A"})).set_index("cell_id")
+    cells = cell_weights(_attention(["*"]), pd.Series({"P1": "A"})).set_index("cell_id")
     np.testing.assert_allclose(cells["weight"], [0.6, 0.15, 0.25])
     assert cells["rank"].tolist() == [1, 3, 2]
     assert set(cells["class"]) == {"A"}
@@ -71,3 +71,13 @@ def test_a_small_bag_serves_top_then_bottom_then_random() -> None:
 def test_the_random_cells_are_the_same_for_the_same_seed() -> None:
     one, two = (choose_cells(_ranked(90), top=1, random=5, bottom=1, seed=s) for s in (1, 1))
     pd.testing.assert_frame_equal(one, two)
+
+
+def test_a_class_called_all_keeps_its_own_attention() -> None:
+    """ALL is a leukaemia: shared attention has a name that no label may have."""
+    cells = cell_weights(_attention(["all", "B"]), pd.Series({"P1": "B"})).set_index("cell_id")
+    np.testing.assert_allclose(cells["weight"], [0.25, 0.15, 0.6])
+
+
+def test_the_only_cell_of_a_patient_has_percentile_100() -> None:
+    assert ranks(np.array([1.0]))[1].tolist() == [100]

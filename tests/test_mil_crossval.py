@@ -73,7 +73,7 @@ def test_permuting_the_labels_of_the_test_fold_changes_no_trained_weight(tmp_pat
     weights = []
     for name, table in (("plain", patients), ("permuted", permuted)):
         store = make_store(tmp_path / f"{name}.zarr", patients)
-        store.replace_patients(table)
+        store.replace_patients(table, CLASSES)
         cross_validate(store, _settings(), tmp_path / name, only_first)
         weights.append(load_file(tmp_path / name / "heads" / "repeat0-fold0-seed0.safetensors"))
     assert all(np.array_equal(weights[0][key], weights[1][key]) for key in weights[0])

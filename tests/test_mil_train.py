@@ -8,7 +8,7 @@ import torch
 from toys import CLASSES, make_store, toy_patients
 
 from milkit.bags import BagStore
-from milkit.errors import StoreError
+from milkit.errors import StoreError, TrainingError
 from milkit.mil.batches import Bags
 from milkit.mil.train import Examples, class_weights, predict, train_head
 from milkit.settings import Component, TrainingSettings
@@ -114,7 +114,17 @@ def test_a_patient_without_a_readable_cell_is_named(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", toy_patients(1))
     writable = BagStore(store.path, writable=True)
     n = len(store["P02"].cell_ids)
-    writable.write("P02", np.full((n, 6), np.nan), np.zeros((n, 32), dtype=np.uint8), {})
+    writable.write(
+        "P02", np.full((n, 6), np.nan), np.zeros((n, 32), dtype=np.uint8), dict.fromkeys(store["P02"].cell_ids, "x")
+    )
     writable.close()
     with pytest.raises(StoreError, match=rf"None of the {n} cells of patient 'P02' could be read"):
         Bags.load(BagStore.open(store.path), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("rate", [1e30, 1e8])
+def test_a_training_that_diverges_is_an_error_and_no_result(bags: Bags, rate: float) -> None:
+    settings = TrainingSettings(learning_rate=rate, max_epochs=50, patience=50, standardise=False)
+    bags.features.mul_(1e4)
+    with pytest.raises(TrainingError, match=r"The loss in epoch \d+ was .* expected finite numbers; lower"):
+        train_head(bags, _examples(bags, range(9)), _examples(bags, range(9, 12)), 3, HEAD, settings, 0)

@@ -151,3 +151,14 @@ def test_a_perfect_ranking_has_average_precision_one_and_a_random_one_that_of_ch
 def test_patients_with_too_few_or_too_many_planted_cells_are_left_out() -> None:
     assert planted_cell_recovery(_cells(3, True), min_cells=11).n_patients == 0
     assert planted_cell_recovery(_cells(3, True), max_prevalence=0.1).n_patients == 0
+
+
+def test_an_interval_never_shrinks_to_a_point_when_everybody_is_right() -> None:
+    predictions = _predictions()
+    table = predictions.table.assign(predicted=predictions.table["label"])
+    for name in predictions.classes:
+        table[f"p_{name}"] = (table["label"] == name).astype(float)
+    summary = summarise(Predictions(table, predictions.classes), n_bootstrap=100, level=0.95, seed=0)
+    low, high = wilson_interval(1.0, 10, 0.95)
+    for figure in (summary["balanced_accuracy"], summary["auroc_macro"], summary["per_class"]["A"]["auroc"]):
+        assert (figure["ci_low"], figure["ci_high"]) == pytest.approx((low, high))

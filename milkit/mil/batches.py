@@ -39,7 +39,7 @@ class Bags:
             if not readable.any():
                 msg = (
                     f"None of the {len(readable)} cells of patient '{bag.patient_id}' could be read; "
-                    "mend the images that failures.csv lists and extract again, or take the patient out of the table."
+                    "mend the images that the store's failures.csv lists, then run `milkit extract` again."
                 )
                 raise StoreError(msg)
             features.append(bag.features[readable])
@@ -61,10 +61,6 @@ class Bags:
     def cells_of(self, index: int) -> slice:
         """Rows of one patient in ``features`` and ``cell_ids``."""
         return slice(self.offsets[index], self.offsets[index + 1])
-
-    def rows(self, indices: Sequence[int]) -> Tensor:
-        """(T', dim): the cells of some patients, packed."""
-        return torch.cat([self.features[self.cells_of(index)] for index in indices])
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Features (B, N, dim), zero where padded, and mask (B, N), true where there is a cell."""

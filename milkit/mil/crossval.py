@@ -1,7 +1,6 @@
 """VERB bags -> folds -> heads -> predictions, attention and metrics: all folds, repeats and seeds from memory."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,7 +47,8 @@ def cross_validate(store: BagStore, settings: MilSettings, run: Path, folds: Fol
         write_text(folder / "settings.yaml", dump(settings.model_copy(update={"store": store.path.resolve()})))
         folds.save(folder / "folds.csv")
         bags = Bags.load(store, choose_device(settings.device))
-        predictions, attention = _all_folds(bags, labels, classes, folds, settings, folder / "heads")
+        digest = str(store.attributes["encoder_digest"])
+        predictions, attention = _all_folds(bags, labels, classes, folds, settings, folder / "heads", digest)
         predictions.save(folder / "predictions.csv")
         attention.save(folder / "attention.parquet")
         metrics = summarise(predictions, n_bootstrap=settings.bootstrap, level=settings.level, seed=settings.seed)
@@ -70,7 +70,13 @@ def _labels(store: BagStore) -> tuple["pd.Series[str]", tuple[str, ...]]:
 
 
 def _all_folds(
-    bags: Bags, labels: "pd.Series[str]", classes: tuple[str, ...], folds: Folds, settings: MilSettings, heads: Path
+    bags: Bags,
+    labels: "pd.Series[str]",
+    classes: tuple[str, ...],
+    folds: Folds,
+    settings: MilSettings,
+    heads: Path,
+    encoder_digest: str,
 ) -> tuple[Predictions, Attention]:
     """Held-out predictions, averaged over the seeds, and held-out attention, of every split."""
     heads.mkdir()
@@ -82,7 +88,7 @@ def _all_folds(
             for number in range(settings.seeds):
                 trained = _train_on(bags, labels, classes, split, settings, number)
                 name = f"repeat{split.repeat}-fold{split.fold}-seed{number}"
-                _save_head(heads / name, trained, settings, classes)
+                _save_head(heads / name, trained, settings, {"classes": classes, "encoder_digest": encoder_digest})
                 log.info("%s: best epoch %d, validation loss %.4f", name, trained.best_epoch, trained.validation_loss)
                 tested = predict(trained.model, bags, bags.indices(split.test), settings.training.batch_size)
                 probabilities.append(torch.stack([p for p, _ in tested]))
@@ -139,24 +145,39 @@ def _attention_rows(
     return pd.concat(parts, ignore_index=True)
 
 
-def _save_head(path: Path, trained: TrainedHead, settings: MilSettings, classes: Sequence[str]) -> None:
+def _save_head(path: Path, trained: TrainedHead, settings: MilSettings, facts: Mapping[str, Any]) -> None:
     """Weights as safetensors, and beside them what is needed to build and to judge the head; no patient ids."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.model.state_dict().items()}
     save_file(state, path.with_suffix(".safetensors"))
     facts = {
         "head": settings.head.model_dump(),
         "in_dim": len(trained.model.mean),
-        "classes": list(classes),
+        **facts,
         "best_epoch": trained.best_epoch,
         "history": trained.history,
     }
-    write_text(path.with_suffix(".json"), json.dumps(facts, indent=2) + "\n")
+    write_json(path.with_suffix(".json"), facts)
 
 
 def _provenance(store: BagStore, folds: Folds) -> Mapping[str, Any]:
     """What made the run. Patients that a step was fitted on appear as a digest, to be compared with the folds."""
-    fitted = {f"repeat{split.repeat}-fold{split.fold}": _digest(split.train) for split in folds.splits()}
-    keys = ("cohort", "cohort_digest", "encoder", "encoder_digest", "encoder_seen", "transform", "precision", "backend")
+    fitted = {
+        f"repeat{split.repeat}-fold{split.fold}": {
+            role: _digest(getattr(split, role)) for role in ("train", "validation")
+        }
+        for split in folds.splits()
+    }
+    keys = (
+        "cohort",
+        "cohort_digest",
+        "patients_digest",
+        "encoder",
+        "encoder_digest",
+        "encoder_seen",
+        "transform",
+        "precision",
+        "backend",
+    )
     return {
         **provenance(),
         **{key: store.attributes.get(key) for key in keys},

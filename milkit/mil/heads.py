@@ -7,13 +7,17 @@ cells of the longest bag, D feature length, H hidden, C classes (or outputs), k 
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from milkit.registry import HEADS
 from milkit.settings import Component
+
+Size = Annotated[int, Field(ge=1)]
+"""A layer's width."""
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -95,9 +99,9 @@ def abmil(
     in_dim: int,
     n_classes: int,
     *,
-    hidden_dim: int = 128,
-    attention_dim: int = 128,
-    classifier_dim: int = 64,
+    hidden_dim: Size = 128,
+    attention_dim: Size = 128,
+    classifier_dim: Size = 64,
     gated: bool = False,
     class_wise: bool = False,
 ) -> nn.Module:
@@ -105,7 +109,7 @@ def abmil(
     return Abmil((in_dim, hidden_dim, attention_dim, classifier_dim), n_classes, gated=gated, class_wise=class_wise)
 
 
-def meanpool(in_dim: int, n_classes: int, *, hidden_dim: int = 64) -> nn.Module:
+def meanpool(in_dim: int, n_classes: int, *, hidden_dim: Size = 64) -> nn.Module:
     """Mean over the cells, then two linear layers: the baseline without attention."""
     return MeanPool(in_dim, hidden_dim, n_classes)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from milkit.errors import TrainingError
 from milkit.mil.batches import Bags
 from milkit.mil.heads import MilOutput, build_head
 from milkit.settings import Component, TrainingSettings
@@ -93,6 +94,12 @@ def train_head(
         for epoch in range(settings.max_epochs):
             train_loss = _one_epoch(model, optimiser, bags, train, (weights, order, settings.batch_size))
             validation_loss = _loss(model, bags, validation, weights)
+            if not np.isfinite([train_loss, validation_loss]).all():
+                msg = (
+                    f"The loss in epoch {epoch} was {train_loss} in training and {validation_loss} in validation, "
+                    "expected finite numbers; lower training.learning_rate, or look at the features."
+                )
+                raise TrainingError(msg)
             history.append((train_loss, validation_loss))
             if validation_loss < lowest:
                 lowest, best, best_epoch = validation_loss, copy.deepcopy(model.state_dict()), epoch
@@ -128,10 +135,13 @@ def _moments(bags: Bags, train: Examples, settings: TrainingSettings) -> tuple[T
     """Mean and reciprocal spread of each feature over the training patients' cells; 1 where a feature does not vary."""
     if not settings.standardise:
         return torch.zeros(bags.dim), torch.ones(bags.dim)
-    rows = bags.rows(train.indices).double()
-    spread = rows.std(dim=0, correction=0)
+    cells = [bags.features[bags.cells_of(index)] for index in train.indices]  # bag by bag: float64 of all is too large
+    n_cells = sum(map(len, cells))
+    mean = torch.stack([bag.double().sum(dim=0) for bag in cells]).sum(dim=0) / n_cells
+    squares = torch.stack([(bag.double() - mean).square().sum(dim=0) for bag in cells]).sum(dim=0)
+    spread = (squares / n_cells).sqrt()
     scale = torch.where(spread > 1e-6, 1.0 / spread.clamp(min=1e-6), 1.0)
-    return rows.mean(dim=0).float(), scale.float()
+    return mean.float(), scale.float()
 
 
 def _one_epoch(

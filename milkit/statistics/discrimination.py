@@ -2,7 +2,7 @@
 
 A weighting is a row of patient weights: all ones for the estimate itself, how often each patient was drawn for a
 bootstrap resample. Computing 2,000 resamples as one array is some hundred times faster than 2,000 calls of
-scikit-learn, and equal to it (tests/test_statistics_discrimination.py). Letters: n patients, C classes, B weightings.
+scikit-learn, and equal to it (tests/test_statistics.py). Letters: n patients, C classes, B weightings.
 
 Assumption of all: rows are independent patients. Cells, or several samples of one patient, as rows would make every
 interval too narrow.

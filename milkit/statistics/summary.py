@@ -17,19 +17,29 @@ Floats = npt.NDArray[np.float64]
 def summarise(predictions: Predictions, *, n_bootstrap: int, level: float, seed: int) -> dict[str, Any]:
     """Metrics of out-of-fold predictions, as ``metrics.json`` holds them.
 
-    Each estimate pools all patients of a repeat (fold values average few patients and are shown only beside it) and
-    is the mean over the repeats. Intervals resample patients, all repeats of a patient together, within classes; a
-    class's recall has Wilson's interval over its patients. ``folds`` are the values of single folds, null where
-    undefined.
+    Each estimate pools all patients of a repeat (fold values average few patients and are shown only beside it) and is
+    the mean over the repeats. Intervals resample patients, all repeats of a patient together, within classes; the
+    models are not trained again, so that what another training set would change is not in them. A class's recall has
+    Wilson's interval over its patients. Where no resample differs, because every patient is right, the bootstrap
+    knows nothing, and Wilson's interval over the smallest class, the most cautious choice, stands in. ``folds`` are
+    the values of single folds, null where undefined.
+
+    Percentile intervals are too narrow for small classes: in a simulation 95% intervals of balanced accuracy held the
+    truth in 94% of cohorts of 34 and 76 patients, and in 86% of cohorts of 30 and 8.
     """
     repeats = [_Repeat(part, predictions.classes) for _, part in predictions.table.groupby("repeat", sort=True)]
     labels = repeats[0].labels
+    assert all(repeat.patients == repeats[0].patients for repeat in repeats), "every repeat tests the same patients"
     weights = bootstrap_weights(labels, n_bootstrap, seed)
     n_classes = len(predictions.classes)
+    smallest = int(np.bincount(labels, minlength=n_classes).min())
 
     def figure(metric: Callable[["_Repeat", Floats], Floats]) -> dict[str, Any]:
         estimate = float(np.mean([metric(repeat, repeat.ones)[0] for repeat in repeats]))
-        low, high = percentile_interval(np.mean([metric(repeat, weights) for repeat in repeats], axis=0), level)
+        resamples = np.mean([metric(repeat, weights) for repeat in repeats], axis=0)
+        low, high = percentile_interval(resamples, level)
+        if low == high:
+            low, high = wilson_interval(estimate, smallest, level)
         return _figure(estimate, low, high, [value for repeat in repeats for value in repeat.fold_values(metric)])
 
     def recall_figure(c: int) -> dict[str, Any]:
@@ -64,6 +74,7 @@ class _Repeat:
 
     def __init__(self, table: pd.DataFrame, classes: tuple[str, ...]) -> None:
         table = table.sort_values("patient_id")
+        self.patients = table["patient_id"].tolist()
         position = {name: c for c, name in enumerate(classes)}
         self.labels: discrimination.Labels = np.asarray(table["label"].map(position), dtype=np.int64)
         self.predicted: discrimination.Labels = np.asarray(table["predicted"].map(position), dtype=np.int64)
