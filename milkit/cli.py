@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+import milkit
 from milkit import settings
 from milkit.cli_cohort import FINDINGS, Json, Root, cohort_app
-from milkit.errors import MilkitError
+from milkit.errors import MilkitError, SettingsError
 from milkit.registry import COHORTS, ENCODERS, HEADS, load_plugin
-from milkit.runs import Workspace, run_name
+from milkit.runs import Workspace
 
 if TYPE_CHECKING:
     from milkit.bags import BagStore
@@ -28,6 +29,8 @@ CORRECTABLE, INTERRUPTED = 2, 130
 class Commands(TyperGroup):
     """Turn what users can correct into one sentence and an exit status; anything else keeps its traceback."""
 
+    can_resume = ("extract", "demo")
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:
@@ -35,8 +38,16 @@ class Commands(TyperGroup):
         except MilkitError as error:
             _say(f"milkit: {error}")
             raise typer.Exit(CORRECTABLE) from None
+        except OSError as error:
+            place = error.filename or ctx.invoked_subcommand
+            _say(
+                f"milkit: {error.strerror or error} ({place}); free or allow that place, or choose another --workspace."
+            )
+            raise typer.Exit(CORRECTABLE) from None
         except KeyboardInterrupt:
-            _say("milkit: interrupted; run the same command again, it goes on where it stopped.")
+            resumes = ctx.invoked_subcommand in self.can_resume
+            what = "it goes on where it stopped" if resumes else "nothing was left half-written"
+            _say(f"milkit: interrupted; run the same command again, {what}.")
             raise typer.Exit(INTERRUPTED) from None
 
 
@@ -50,8 +61,14 @@ Assignments = Annotated[
     list[str] | None, typer.Option("--set", help="Any setting, such as --set training.learning_rate=1e-3; repeatable.")
 ]
 CohortName = Annotated[str, typer.Option("--cohort", help="A cohort's recipe: its name, or the path of a YAML file.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str | None, typer.Option(help="auto (the default: a GPU where there is one), cpu or cuda.")]
 StorePath = Annotated[Path | None, typer.Option(help="The bag store; without it, the one that extract made last.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"milkit {milkit.__version__}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -61,6 +78,9 @@ def prepare(
         Path | None,
         typer.Option(envvar="MILKIT_WORKSPACE", help="Where stores and runs are kept; ./milkit-work by default."),
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
     plugin: Annotated[
         list[Path] | None, typer.Option(help="A Python file that registers an encoder, a cohort or a head; repeatable.")
     ] = None,
@@ -110,13 +130,18 @@ def extract(
     context: typer.Context,
     cohort: CohortName,
     root: Root = None,
+    config: Config = None,
     encoder: Annotated[
         str | None, typer.Option(help="An encoder's name, or timm:MODEL; without it, the one that the recipe names.")
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="The encoder's weights file.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a forward pass.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images a forward pass; 8 by default, a GPU wants more.")
+    ] = None,
     device: Device = None,
-    max_failures: Annotated[float | None, typer.Option(help="Share of cells that may be unreadable.")] = None,
+    max_failures: Annotated[
+        float | None, typer.Option(help="Share of cells that may be unreadable before the status is 3; 0 by default.")
+    ] = None,
     assignments: Assignments = None,
 ) -> None:
     """Encode every cell of a cohort, once, into a bag store; run again, it goes on where it stopped."""
@@ -125,14 +150,22 @@ def extract(
     from milkit.extract import extract as extract_cells
 
     recipe = find_recipe(cohort, root)
-    named = settings.Component.model_validate(encoder) if encoder else None
-    wish = named or recipe.encoder
-    if wish and weights:
+    assigned = settings.parse_assignments(assignments or [])
+    named = encoder or assigned.get("encoder")
+    wish = settings.Component.model_validate(named) if named else recipe.encoder
+    if weights:
+        if wish is None:
+            msg = (
+                f"--weights {weights} was given without an encoder to load it; name one, such as --encoder dinobloom-s."
+            )
+            raise SettingsError(msg)
         wish = settings.Component(name=wish.name, **{**wish.arguments, "weights": weights})
     given: dict[str, Any] = {"batch_size": batch_size, "device": device, "max_failures": max_failures}
-    given |= {"cohort": recipe.model_dump()} | ({"encoder": wish.model_dump()} if wish else {})
-    chosen = settings.load(settings.ExtractSettings, None, given | settings.parse_assignments(assignments or []))
-    loaded = load_cohort(recipe)
+    given |= {"cohort": recipe.model_dump()} | assigned | ({"encoder": wish.model_dump()} if wish else {})
+    given |= {key: value for key, value in assigned.items() if key.startswith("encoder.")}
+    path = settings.find_recipe("extract", config) if config else None
+    chosen = settings.load(settings.ExtractSettings, path, given)
+    loaded = load_cohort(chosen.cohort)
     network, note = (load_encoder(chosen.encoder), "") if named else load_preferred(chosen.encoder)
     if note:
         _say(note)
@@ -163,10 +196,10 @@ def train_mil(
     context: typer.Context,
     config: Config = None,
     store: StorePath = None,
-    head: Annotated[str | None, typer.Option(help="A head's name; see milkit list.")] = None,
-    folds: Annotated[int | None, typer.Option(help="Patient-level folds, 3 or more.")] = None,
-    repeats: Annotated[int | None, typer.Option(help="How often the patients are split anew.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Trainings per fold, averaged.")] = None,
+    head: Annotated[str | None, typer.Option(help="A head's name, see milkit list; abmil by default.")] = None,
+    folds: Annotated[int | None, typer.Option(help="Patient-level folds, 3 or more; 5 by default.")] = None,
+    repeats: Annotated[int | None, typer.Option(help="How often the patients are split anew; 1 by default.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Trainings per fold, averaged; 1 by default.")] = None,
     seed: Annotated[int | None, typer.Option(help="Determines splits, initialisations and order.")] = None,
     device: Device = None,
     name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
@@ -183,9 +216,10 @@ def train_mil(
     from milkit.mil.crossval import cross_validate
 
     cohort, encoder = bags.attributes["cohort"], bags.attributes["encoder"]
-    run = _workspace(context).run_path(name or run_name(cohort, encoder, chosen.head.name))
+    runs = _workspace(context)
+    run = runs.run_path(name) if name else runs.new_run(cohort, encoder, chosen.head.name)
     metrics = cross_validate(bags, chosen, run)
-    _workspace(context).make_current("run", run)
+    runs.make_current("run", run)
     if as_json:
         print(json.dumps({"run": str(run), **metrics}))
     else:
@@ -200,11 +234,13 @@ def report(
         Path | None, typer.Option(help="The run folder; without it, the one that train-mil made last.")
     ] = None,
     config: Config = None,
-    top: Annotated[int | None, typer.Option(help="Cells of each patient that the model weighs most.")] = None,
+    top: Annotated[
+        int | None, typer.Option(help="Cells of each patient that the model weighs most; 6 by default.")
+    ] = None,
     single_file: Annotated[bool, typer.Option(help="Reduce the pictures of a large cohort to fit one file.")] = False,
     assignments: Assignments = None,
 ) -> None:
-    """Write the report that people read: one HTML file that needs no network, and tables beside it."""
+    """Write the report that people read, offline: one page, or an index and a page a patient for a large cohort."""
     from milkit.report.write import write_report
 
     given: dict[str, Any] = {"run": run, "top": top, "single_file": single_file or None}
@@ -218,8 +254,7 @@ def report(
 
 def main() -> NoReturn:
     """Run the command line."""
-    app()
-    sys.exit(0)
+    sys.exit(app())
 
 
 def _workspace(context: typer.Context) -> Workspace:
@@ -242,7 +277,7 @@ def _print_headline(metrics: dict[str, Any]) -> None:
     chance = {"balanced_accuracy": f"; chance {1 / len(metrics['per_class']):.2f}", "auroc_macro": "; chance 0.50"}
     for key, title in (("balanced_accuracy", "bal. accuracy"), ("auroc_macro", "macro AUROC")):
         figure, level = metrics[key], metrics["level"]
-        interval = f"{level:.0%} CI {figure['ci_low']:.2f} to {figure['ci_high']:.2f}"
+        interval = f"{100 * level:g}% CI {figure['ci_low']:.2f} to {figure['ci_high']:.2f}"
         print(f"{title:<15} {figure['estimate']:.2f} ({interval}){chance[key]}")
 
 

@@ -56,6 +56,6 @@ def cohort_check(
     else:
         for finding in findings:
             print(f"{finding.level}: {finding.subject}: {finding.text}")
-        print(f"{len(findings)} findings")
+        print(f"findings: {len(findings)}")
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(FINDINGS)

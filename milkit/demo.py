@@ -13,7 +13,7 @@ from milkit.mil.crossval import cross_validate
 from milkit.predictions import Attention, Predictions
 from milkit.progress import progress
 from milkit.report.write import write_report
-from milkit.runs import Workspace, run_name
+from milkit.runs import Workspace
 from milkit.settings import CohortRecipe, ExtractSettings, MilSettings, ReportSettings
 from milkit.statistics.ranking import Recovery, planted_cell_recovery
 
@@ -31,14 +31,16 @@ def run_demo(workspace: Workspace, *, seed: int = 0) -> Demo:
 
     The planted kinds of cells stand in ``planted.csv`` beside the cohort; only the last step reads them.
     """
-    recipe = CohortRecipe(name="synthetic", root=workspace.root / "cohort", arguments={"seed": seed})
+    recipe = CohortRecipe(
+        name="synthetic", factory="synthetic", root=workspace.root / "cohort", arguments={"seed": seed}
+    )
     with progress("draw the cohort", 1, "cohorts") as advance:
         cohort = load_cohort(recipe)
         advance()
     settings = ExtractSettings(cohort=recipe)
     extraction = extract(cohort, load_encoder(settings.encoder), settings, workspace)
     mil = MilSettings(store=extraction.path, seed=seed)
-    run = workspace.run_path(run_name("synthetic", settings.encoder.name, mil.head.name))
+    run = workspace.new_run("synthetic", settings.encoder.name, mil.head.name)
     metrics = cross_validate(BagStore.open(extraction.path), mil, run)
     workspace.make_current("run", run)
     few = ReportSettings(run=run, top=5, random=3, bottom=2)  # true pixels of 60 patients in one file under 25 MB

@@ -8,6 +8,7 @@ asked for is loaded. The factory's signature is its documentation and the type o
 
 import difflib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -42,6 +43,9 @@ class Registry:
             raise SettingsError(msg)
 
         def decorator(factory: Factory) -> Factory:
+            if not inspect.isfunction(factory):
+                msg = f"The {self.kind} '{name}' was registered as a class; register a function that returns it."
+                raise SettingsError(msg)
             self._registered[name] = factory
             return factory
 
@@ -72,7 +76,8 @@ class Registry:
             if not error.title.endswith(factory.__name__):
                 raise
             faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-            msg = f"The {self.kind} '{name}' cannot be made from these arguments ({faults}); see `milkit list`."
+            known = ", ".join(inspect.signature(factory).parameters)
+            msg = f"The {self.kind} '{name}' cannot be made from these arguments ({faults}); it takes {known}."
             raise SettingsError(msg) from None
 
     def _load(self, point: EntryPoint) -> Factory:
@@ -101,11 +106,20 @@ def load_plugin(path: Path) -> None:
     if not path.is_file():
         msg = f"The plugin file {path} does not exist; give the path of a Python file that registers a factory."
         raise SettingsError(msg)
-    name = f"milkit_plugin_{path.stem}"
+    name = f"milkit_plugin_{path.resolve()}"
+    if name in sys.modules:  # named twice
+        return
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         msg = f"The plugin {path} is not a Python file; give a file that ends in .py."
         raise SettingsError(msg)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        if isinstance(error, SettingsError):
+            raise
+        msg = f"The plugin {path} cannot be executed ({type(error).__name__}: {error}); mend it there."
+        raise SettingsError(msg) from error

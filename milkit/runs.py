@@ -5,7 +5,9 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,16 +36,14 @@ class Workspace:
 
     def run_path(self, name: str) -> Path:
         """Where the run of this name is kept."""
-        return self.root / "runs" / name
+        return self.root / "runs" / check_run_name(name)
 
     def current(self, kind: Kind) -> Path:
         """The store or run that was made last; an error lists the choices where there is none, or several."""
-        pointer = self.root / "current.json"
-        named = json.loads(pointer.read_text(encoding="utf-8")).get(kind) if pointer.is_file() else None
+        named, found = self._pointers().get(kind), self._all(kind)
         if named and (self.root / named).exists():
-            return self.root / str(named)
-        found = self._all(kind)
-        if len(found) == 1:
+            return self.root / named
+        if len(found) == 1 and not named:
             return found[0]
         command, flag = ("extract", "--store") if kind == "store" else ("train-mil", "--run")
         error = StoreError if kind == "store" else RunError
@@ -53,16 +53,31 @@ class Workspace:
             )
             raise error(msg)
         names = ", ".join(str(path.relative_to(self.root)) for path in found)
-        msg = f"The workspace {self.root} holds several {kind}s, none of them current; name one with {flag}: {names}."
+        msg = f"The workspace {self.root} has no current {kind}; name one of those that it holds with {flag}: {names}."
         raise error(msg)
+
+    def new_run(self, cohort: str, encoder: str, head: str) -> Path:
+        """A run folder that is not there yet: `<cohort>-<encoder>-<head>-<date>-<time>`, in local time."""
+        name = f"{cohort}-{encoder}-{head}-{datetime.now():%Y%m%d-%H%M%S}"
+        return next(
+            path for n in range(1, 1000) if not (path := self.run_path(name if n == 1 else f"{name}-{n}")).exists()
+        )
 
     def make_current(self, kind: Kind, path: Path) -> None:
         """Let the next command take this store or run when none is named."""
         pointer = self.root / "current.json"
-        values = json.loads(pointer.read_text(encoding="utf-8")) if pointer.is_file() else {}
+        values = self._pointers()
         if path.resolve().is_relative_to(self.root.resolve()):
             values[kind] = path.resolve().relative_to(self.root.resolve()).as_posix()
             write_json(pointer, values)
+
+    def _pointers(self) -> dict[str, str]:
+        pointer = self.root / "current.json"
+        try:
+            values: dict[str, str] = json.loads(pointer.read_text(encoding="utf-8")) if pointer.is_file() else {}
+        except ValueError:  # only a convenience: without it, the store or run is named by hand
+            return {}
+        return values
 
     def _all(self, kind: Kind) -> list[Path]:
         pattern = "stores/*/*.zarr" if kind == "store" else "runs/*"
@@ -71,9 +86,16 @@ class Workspace:
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a hidden folder to fill; it is renamed to ``path`` when the block ends, and removed when it fails."""
-    partial = path.parent / f".{path.name}.partial-{os.getpid()}"
-    partial.mkdir(parents=True)
+    """Yield a hidden folder to fill; it is renamed to ``path`` when the block ends, and removed when it fails.
+
+    A ``path`` that exists is a ``RunError`` before anything is done.
+    """
+    if path.exists():
+        msg = f"{path} exists already and is not overwritten; give another name, or move that folder away."
+        raise RunError(msg)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+    partial.chmod(0o755)  # mkdtemp's 0700 would keep colleagues out of the finished folder
     try:
         yield partial
         partial.replace(path)
@@ -103,7 +125,7 @@ def write_text(path: Path, content: str) -> None:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Like ``write_bytes``, for JSON that people can read."""
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -154,6 +176,11 @@ def log_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def run_name(cohort: str, encoder: str, head: str) -> str:
-    """`<cohort>-<encoder>-<head>-<date>-<time>`, in local time."""
-    return f"{cohort}-{encoder}-{head}-{datetime.now():%Y%m%d-%H%M%S}"
+def check_run_name(name: str) -> str:
+    """The name, if it is safe as a folder's; else a ``RunError``."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        msg = (
+            f"The run name '{name}' was given; expected letters, digits, '.', '_' and '-' only, so give another --name."
+        )
+        raise RunError(msg)
+    return name

@@ -54,14 +54,19 @@ class CohortRecipe(Settings):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     """Names the store's folder, so letters, digits, `_` and `-` only."""
-    factory: str = ""
-    """A registered cohort factory; empty means the one called like the recipe."""
+    factory: str
+    """A registered cohort factory; without it, the one called like the recipe."""
     root: Path | None = None
     """The folder that the cohort's paths are relative to; `--root` on the command line."""
     encoder: Component | None = None
     """The encoder that suits this cohort, used where its weights can be had and `--encoder` names no other."""
     arguments: dict[str, Any] = {}
     """Further keyword arguments of the factory."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _factory_of_its_name(cls, values: Any) -> Any:
+        return {"factory": values.get("name", ""), **values} if isinstance(values, dict) else values
 
 
 class ExtractSettings(Settings):
@@ -81,8 +86,8 @@ class ExtractSettings(Settings):
 class TrainingSettings(Settings):
     """How one head is trained on one split."""
 
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-4
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-2
     max_epochs: Annotated[int, Field(ge=1)] = 100
     patience: Annotated[int, Field(ge=1)] = 15
     """Epochs without a lower validation loss before training stops; the best epoch's weights are kept."""
@@ -166,9 +171,12 @@ def find_recipe(kind: str, name: str) -> Path:
 
 def load(kind: type[S], path: Path | None, overrides: Mapping[str, Any]) -> S:
     """Fill the settings class ``kind`` from a recipe and the command line's ``overrides`` (dotted keys allowed)."""
-    text = path.read_text(encoding="utf-8") if path else ""
     try:
+        text = path.read_text(encoding="utf-8") if path else ""
         values = yaml.safe_load(text) or {}
+    except UnicodeDecodeError:
+        msg = f"{path} is not text in UTF-8, which recipes are written in; save it as UTF-8."
+        raise SettingsError(msg) from None
     except yaml.YAMLError as error:
         msg = f"{path} is not valid YAML ({' '.join(str(error).split())}); mend it there."
         raise SettingsError(msg) from None
@@ -177,7 +185,7 @@ def load(kind: type[S], path: Path | None, overrides: Mapping[str, Any]) -> S:
         raise SettingsError(msg)
     given = {key: value for key, value in overrides.items() if value is not None}
     for key, value in given.items():
-        _set(values, key, value)
+        _set(values, key, value, kind)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -193,7 +201,11 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         if not equals or not key:
             msg = f"--set got '{assignment}', expected key=value, such as --set training.learning_rate=3e-4."
             raise SettingsError(msg)
-        parsed[key.strip()] = _number_or_yaml(value)
+        try:
+            parsed[key.strip()] = _number_or_yaml(value)
+        except yaml.YAMLError:
+            msg = f"--set got '{assignment}', whose value is not valid YAML; put quotes around it."
+            raise SettingsError(msg) from None
     return parsed
 
 
@@ -209,15 +221,21 @@ def _number_or_yaml(text: str) -> Any:
         return yaml.safe_load(text)
 
 
-def _set(values: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key; a string on the way is a component's short form and becomes its long one."""
+def _set(values: dict[str, Any], key: str, value: Any, kind: type[BaseModel] | None) -> None:
+    """Set a dotted key; a component on the way is written out in its long form, from its default where it has none."""
     first, _, rest = key.partition(".")
     if not rest:
         values[first] = value
         return
-    inner = values.get(first)
-    values[first] = {"name": inner} if isinstance(inner, str) else dict(inner or {})
-    _set(values[first], rest, value)
+    default = kind.model_fields[first].default if kind and first in kind.model_fields else None
+    inner = values.get(first, default.model_dump() if isinstance(default, Component) else None)
+    if isinstance(inner, str):
+        inner = Component.model_validate(inner).model_dump()
+    if not isinstance(inner, dict | None):
+        msg = f"'{key}' was set, and '{first}' holds the value {inner} and no settings; set '{first}' itself."
+        raise SettingsError(msg)
+    values[first] = dict(inner or {})
+    _set(values[first], rest, value, None)
 
 
 def _lines(node: yaml.Node | None, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:

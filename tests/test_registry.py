@@ -79,3 +79,27 @@ def test_a_foreign_package_in_the_way_explains_itself(tmp_path: Path, monkeypatc
     note = error.value.__notes__[0]
     assert "'foreign-net' should come from 'foreign.network:make'" in note
     assert str(tmp_path / "foreign" / "__init__.py") in note
+
+
+def test_a_class_instead_of_a_function_is_refused() -> None:
+    with pytest.raises(SettingsError, match="'mine' was registered as a class; register a function that returns it"):
+        HEADS.register("mine")(Registry)
+
+
+def test_wrong_arguments_list_those_that_there_are() -> None:
+    with pytest.raises(SettingsError, match=r"it takes in_dim, n_classes, hidden_dim\."):
+        HEADS.build("meanpool", {"in_dim": 3, "n_classes": 2, "hidden_dim": -3})
+
+
+def test_a_plugin_that_cannot_be_executed_is_named_and_one_named_twice_is_loaded_once(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("def (:\n")
+    with pytest.raises(SettingsError, match=r"The plugin .*broken.py cannot be executed \(SyntaxError"):
+        load_plugin(tmp_path / "broken.py")
+    (tmp_path / "twice.py").write_text(
+        "from milkit.registry import HEADS\n@HEADS.register('twice')\ndef twice(in_dim: int, n_classes: int): ...\n"
+    )
+    try:
+        load_plugin(tmp_path / "twice.py")
+        load_plugin(tmp_path / "twice.py")
+    finally:
+        del HEADS._registered["twice"]

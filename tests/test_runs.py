@@ -24,7 +24,7 @@ def test_the_only_store_is_the_current_one(tmp_path: Path) -> None:
 def test_a_guess_between_stores_lists_the_choices(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     _store(workspace, "one"), _store(workspace, "two")
-    with pytest.raises(StoreError, match=r"several stores, none of them current; .* --store: stores/one/.*two"):
+    with pytest.raises(StoreError, match=r"has no current store; name one .* --store: stores/one/.*two"):
         workspace.current("store")
 
 
@@ -82,3 +82,40 @@ def test_provenance_names_software_and_no_machine() -> None:
     facts = runs.provenance()
     assert facts["packages"]["torch"]
     assert str(Path.home()) not in str(facts)
+
+
+def test_a_run_that_exists_is_not_overwritten_and_nothing_is_computed(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with (
+        pytest.raises(RunError, match="run exists already and is not overwritten; give another name"),
+        runs.whole_folder(tmp_path / "run"),
+    ):
+        pytest.fail("the block was entered")
+
+
+@pytest.mark.parametrize("name", ["../escape", "a/b", ".", "", "-x"])
+def test_a_run_name_cannot_leave_the_workspace(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RunError, match="expected letters, digits"):
+        Workspace(tmp_path).run_path(name)
+
+
+def test_two_runs_of_one_second_have_two_names(tmp_path: Path) -> None:
+    first = Workspace(tmp_path).new_run("c", "e", "h")
+    first.mkdir(parents=True)
+    assert Workspace(tmp_path).new_run("c", "e", "h") != first
+
+
+def test_a_current_store_that_is_gone_is_not_replaced_by_a_guess(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    _store(workspace, "other")
+    gone = _store(workspace, "gone")
+    workspace.make_current("store", gone)
+    gone.rmdir()
+    with pytest.raises(StoreError, match=r"no current store; name one .*stores/other"):
+        workspace.current("store")
+
+
+def test_a_damaged_pointer_is_as_good_as_none(tmp_path: Path) -> None:
+    path = _store(Workspace(tmp_path), "one")
+    (tmp_path / "current.json").write_text("{")
+    assert Workspace(tmp_path).current("store") == path

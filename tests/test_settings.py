@@ -75,3 +75,32 @@ def test_dumped_settings_load_again(tmp_path: Path) -> None:
 def test_a_cohort_s_name_is_safe_as_a_folder(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="name: String should match pattern"):
         settings.load(CohortRecipe, None, {"name": "../other"})
+
+
+def test_a_component_s_argument_can_be_set_without_naming_the_component() -> None:
+    assert settings.load(MilSettings, None, {"head.gated": True}).head == Component(name="abmil", gated=True)
+    timm = settings.load(
+        settings.ExtractSettings, None, {"cohort.name": "c", "encoder": "timm:resnet18", "encoder.x": 1}
+    )
+    assert timm.encoder == Component(name="timm", model="resnet18", x=1)
+
+
+def test_a_setting_below_a_value_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"'folds.x' was set, and 'folds' holds the value 3 and no settings"):
+        settings.load(MilSettings, None, {"folds": 3, "folds.x": 1})
+
+
+def test_an_assignment_that_is_no_yaml_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"--set got 'training=\[1', whose value is not valid YAML"):
+        settings.parse_assignments(["training=[1"])
+
+
+def test_a_recipe_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_bytes("name: größe".encode("latin-1"))
+    with pytest.raises(SettingsError, match="is not text in UTF-8"):
+        settings.load(MilSettings, tmp_path / "r.yaml", {})
+
+
+def test_an_infinite_learning_rate_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"training.learning_rate: Input should be a finite number"):
+        settings.load(MilSettings, None, {"training.learning_rate": float("inf")})
