@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from toys import CLASSES, made_of, make_store, toy_patients
 
 from milkit.bags import BagStore
-from milkit.errors import FoldError, StoreError
+from milkit.errors import FoldError, SettingsError, StoreError
 from milkit.folds import Folds
 from milkit.mil.crossval import cross_validate
 from milkit.predictions import Attention, Predictions
@@ -123,6 +123,12 @@ def test_metrics_have_an_estimate_with_its_interval_and_folds(run: Path) -> None
 def test_more_folds_than_the_smallest_class_leave_no_run(toy_store: BagStore, tmp_path: Path) -> None:
     with pytest.raises(FoldError, match=r"7 folds were asked for and the smallest class, 'NPM1', has 6 patients"):
         cross_validate(toy_store, _settings(folds=7), tmp_path / "runs" / "run")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_head_that_cannot_be_made_leaves_no_run(toy_store: BagStore, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="hidden_dim: Input should be greater than or equal to 1"):
+        cross_validate(toy_store, _settings(head={"name": "abmil", "hidden_dim": 0}), tmp_path / "runs" / "run")
     assert not (tmp_path / "runs").exists()
 
 

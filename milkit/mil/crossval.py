@@ -18,6 +18,7 @@ from milkit.errors import StoreError
 from milkit.explain import ranks
 from milkit.folds import Folds, Split
 from milkit.mil.batches import Bags
+from milkit.mil.heads import build_head
 from milkit.mil.train import Examples, TrainedHead, predict, train_head
 from milkit.predictions import SHARED, Attention, Predictions
 from milkit.progress import progress
@@ -43,6 +44,7 @@ def cross_validate(store: BagStore, settings: MilSettings, run: Path, folds: Fol
     """
     labels, classes = _labels(store)
     folds = folds or Folds.stratified(labels, settings.folds, seed=settings.seed, repeats=settings.repeats)
+    build_head(settings.head, store.dim, len(classes))  # a head that cannot be made is refused before anything is read
     with whole_folder(run) as folder, log_to(folder / "log.txt"):
         write_text(folder / "settings.yaml", dump(settings.model_copy(update={"store": store.path.resolve()})))
         folds.save(folder / "folds.csv")
