@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -22,19 +23,31 @@ from matplotlib.figure import Figure
 Metric = Mapping[str, Any]
 """A figure of ``metrics.json``: ``estimate``, ``ci_low``, ``ci_high``, ``folds``; None where undefined."""
 
+Floats = npt.NDArray[np.float64]
+
+_JUMP = 1e-9
+"""Less than a step of a false positive rate, so that a curve is read just before and just after its vertical parts."""
 _INK, _MUTED, _ACCENT = "#1b2430", "#6b7684", "#0b5c7a"
 _LINES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 """Solid, dashed, dotted, dash-dotted: curves differ by more than their colour."""
 
 
-def confusion_matrix(labels: Sequence[str], predicted: Sequence[str], classes: Sequence[str]) -> str:
-    """Patients by label (rows) and prediction (columns): counts, and per cent of the row, which is also the shade."""
+def confusion_matrix(
+    labels: Sequence[str], predicted: Sequence[str], classes: Sequence[str], *, repeats: int = 1
+) -> str:
+    """Patients by label (rows) and prediction (columns): counts, and per cent of the row, which is also the shade.
+
+    With several repeats, a patient stands in ``labels`` and ``predicted`` once a repeat, and counts are means over the
+    repeats, with a decimal; the per cent of the diagonal are the mean recalls.
+    """
     position = {name: number for number, name in enumerate(classes)}
     counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(counts, ([position[name] for name in labels], [position[name] for name in predicted]), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    digits = 1 if repeats > 1 else 0
     texts = [
-        [f"{n}\n{100 * share:.0f} %" for n, share in zip(*row, strict=True)] for row in zip(counts, shares, strict=True)
+        [f"{n / repeats:.{digits}f}\n{100 * share:.0f} %" for n, share in zip(*row, strict=True)]
+        for row in zip(counts, shares, strict=True)
     ]
     side = 2.4 + 0.62 * len(classes)
     with _style("confusion-matrix"):
@@ -51,36 +64,45 @@ def confusion_matrix(labels: Sequence[str], predicted: Sequence[str], classes: S
 
 
 def roc_curves(
-    labels: Sequence[str],
-    probabilities: npt.NDArray[np.float64],
-    classes: Sequence[str],
-    per_class: Mapping[str, Metric],
+    repeats: Sequence[tuple[Sequence[str], Floats]], classes: Sequence[str], per_class: Mapping[str, Metric]
 ) -> str:
-    """One ROC curve a class against the rest, out-of-fold patients pooled.
+    """One ROC curve a class against the rest, out-of-fold patients pooled; the mean curve of several repeats.
 
     Args:
-        labels: A label per patient.
-        probabilities: (patients, classes).
+        repeats: Of each, the patients' labels and probabilities (patients, classes).
         classes: In the order of the columns.
         per_class: The metrics' ``per_class``, whose AUROC and interval the legend quotes.
     """
-    from sklearn.metrics import roc_curve
-
     colours = sns.color_palette("colorblind", 10)
-    truth = np.asarray(labels)
     with _style("roc-curves"):
         figure, axes = _axes(4.9, 4.5 + 0.24 * len(classes))
         axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle=(0, (2, 3)))
         for number, name in enumerate(classes):
-            positive = truth == name
-            if positive.any() and not positive.all():
-                false, true, _ = roc_curve(positive, probabilities[:, number], drop_intermediate=False)
+            truths = [np.asarray(labels) == name for labels, _ in repeats]
+            if all(truth.any() and not truth.all() for truth in truths):
+                scores = [probabilities[:, number] for _, probabilities in repeats]
+                false, true = mean_roc(list(zip(truths, scores, strict=True)))
                 style = _LINES[(number // 10 + number) % len(_LINES)]
                 label = f"{name}: {with_interval(per_class.get(name, {}).get('auroc', {}))}"
                 axes.plot(false, true, color=colours[number % 10], linestyle=style, linewidth=2, label=label)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="1 - specificity", ylabel="Sensitivity", aspect="equal")
         figure.legend(loc="outside lower center", frameon=False, title="AUROC against the rest", handlelength=2.6)
         return _svg(figure, "roc-curves", "ROC curves, each class against the rest")
+
+
+def mean_roc(repeats: Sequence[tuple[npt.NDArray[np.bool_], Floats]]) -> tuple[Floats, Floats]:
+    """False and true positive rates of the vertically averaged ROC curve, whose area is the mean of the areas.
+
+    Args:
+        repeats: Of each, who is positive and the scores.
+    """
+    from sklearn.metrics import roc_curve
+
+    curves = [roc_curve(positive, scores, drop_intermediate=False)[:2] for positive, scores in repeats]
+    grid = np.unique(np.concatenate([false for false, _ in curves]))
+    sides = np.stack([grid - _JUMP, grid + _JUMP], axis=1).ravel()  # a curve is vertical where negatives are passed
+    mean: Floats = np.mean([np.interp(sides, false, true) for false, true in curves], axis=0)
+    return np.repeat(grid, 2), mean
 
 
 def class_results(per_class: Mapping[str, Metric], classes: Sequence[str]) -> str:
@@ -178,6 +200,7 @@ def _svg(figure: Figure, name: str, title: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
-    text = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    own = partial(re.sub, r'( id="|url\(#|href="#)', rf"\g<1>{name}-")
+    text = re.sub(r"<[^>]*>", lambda tag: own(tag[0]), text)  # texts hold no '<', but may read like an id
     head = f'<svg role="img" aria-label="{escape(title)}" stroke-linejoin="round" stroke-linecap="butt"'
     return text.replace("<svg", head, 1)

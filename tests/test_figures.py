@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import matplotlib as mpl
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from milkit import figures
 
@@ -22,7 +23,7 @@ PER_CLASS = {
 
 DRAW = {
     "confusion-matrix": lambda: figures.confusion_matrix(LABELS, PREDICTED, CLASSES),
-    "roc-curves": lambda: figures.roc_curves(LABELS, PROBABILITIES, CLASSES, PER_CLASS),
+    "roc-curves": lambda: figures.roc_curves([(LABELS, PROBABILITIES)], CLASSES, PER_CLASS),
     "class-results": lambda: figures.class_results(PER_CLASS, CLASSES),
     "metric-folds": lambda: figures.metric_folds({"Accuracy": METRIC, "F1": UNDEFINED}, {"Accuracy": 1 / 3}),
 }
@@ -73,6 +74,24 @@ def test_drawing_needs_neither_a_display_nor_torch() -> None:
 def test_confusion_matrix_shows_counts_and_row_percentages() -> None:
     texts = _texts(figures.confusion_matrix(["a", "a", "a", "b"], ["a", "a", "b", "b"], ["a", "b"]))
     assert [text for text in texts if text[0].isdigit()] == ["2", "67 %", "1", "33 %", "0", "0 %", "1", "100 %"]
+
+
+def test_confusion_matrix_of_repeats_shows_mean_counts() -> None:
+    matrix = figures.confusion_matrix(["a", "a", "b"] * 2, ["a", "a", "b", "a", "b", "b"], ["a", "b"], repeats=2)
+    assert [t for t in _texts(matrix) if t[0].isdigit()] == ["1.5", "75 %", "0.5", "25 %", "0.0", "0 %", "1.0", "100 %"]
+
+
+def test_area_under_the_mean_curve_is_the_mean_area() -> None:
+    generator = np.random.default_rng(3)
+    repeats = [(generator.permutation([True] * 5 + [False] * 12), generator.integers(0, 9, 17) / 9) for _ in range(4)]
+    false, true = figures.mean_roc(repeats)
+    area = np.sum(np.diff(false) * (true[1:] + true[:-1]) / 2)
+    assert area == pytest.approx(np.mean([roc_auc_score(*repeat) for repeat in repeats]), abs=1e-7)
+
+
+def test_class_names_that_read_like_ids_stay_as_they_are() -> None:
+    names = ['a" id="q"', 'url(#b) href="#b']
+    assert set(names) <= set(_texts(figures.confusion_matrix(names, names, names)))
 
 
 def test_class_names_stay_text_without_formulas() -> None:

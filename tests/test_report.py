@@ -127,7 +127,9 @@ def assert_loads_nothing(page: str) -> None:
     """No attribute and no style names anything but data:, an anchor, or a file beside the page."""
     targets = re.findall(r"""\b(?:src|href|action|poster|srcset|data|background)\s*=\s*["']([^"']*)""", page)
     assert targets
-    assert [t for t in targets if not re.match(r"data:image/|#|(\.\./)?[\w./-]+\.html(#[\w-]*)?$", t)] == []
+    assert [
+        t for t in targets if not re.match(r"data:image/|#|(\.\./)?[\w./-]+\.(html|csv)(#[\w-]*)?$|figures/$", t)
+    ] == []
     assert not re.search(r"@import|url\((?!#)|<link|<iframe|<object|<script[^>]+src", page)
 
 
@@ -159,14 +161,18 @@ def test_first_screen_says_what_was_asked_and_warns(finished: Path) -> None:
         "The encoder dinobloom-s turned every cell into features. Chosen by hand.",
         "The head abmil learned from whole patients in 3-fold cross-validation",
         "This is internal validation: predictions are out-of-fold",
-        "come from 500 resamples of patients",
+        "come from 500 resamples of patients; recall, and figures that no resample changes, have Wilson's interval",
+        "Models are not retrained within resamples, so training variance is not included",
+        "bootstrap intervals are too narrow in such small classes",
+        "share this report as you would share the table",
         "3 of 9 patients were predicted wrong",
-        "The encoder dinobloom-s saw the images of noise in its pre-training",
+        "The encoder dinobloom-s saw images of Noise (wholly or in part) in its pre-training",
         "Fewer than 20 patients in control (3), NPM1 (3) and PML_RARA (3)",
         "Fewer than 100 cells in 9 of 9 patients",
         "1 cell could not be read when features were made",
         "A note <b>of the cohort</b>.",
         "50 (50 to 50), 1 missing",
+        "gets a higher score than a patient of another class",
         "not a medical device",
     ):
         assert sentence in text

@@ -4,6 +4,7 @@ import os
 import runpy
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,7 @@ def test_pictures_of_an_opened_patient_are_seen_and_nothing_overflows(
     page = opened(report, width)
     assert overflow(page) <= 0
     page.locator("details.patient summary").first.click()
-    page.wait_for_function("[...document.querySelectorAll('details[open] img')].every((image) => image.complete)")
+    page.evaluate("Promise.all([...document.querySelectorAll('details[open] img')].map((image) => image.decode()))")
     widths = page.locator("details.patient[open] img").evaluate_all(
         "images => images.map((image) => image.naturalWidth)"
     )
@@ -135,6 +136,59 @@ def test_page_works_without_scripts(report: str, browser: "Browser") -> None:
     context.close()
 
 
+def test_malformed_hash_does_not_break_the_filter(report: str, opened: OpenPage) -> None:
+    page = opened(f"{report}#%E0%A4%A")
+    page.get_by_label("Patient", exact=True).fill("p3")
+    assert shown(page) == ["P3"]
+
+
+def test_hash_opens_the_patient_that_it_names(report: str, opened: OpenPage) -> None:
+    page = opened(report)
+    anchor = page.locator("details.patient").nth(4).get_attribute("id")
+    page = opened(f"{report}#{anchor}")
+    assert page.locator("details.patient[open] .who").all_inner_texts() == ["P5"]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_keyboard_stops_at_regions_that_scroll_and_at_no_others(report: str, opened: OpenPage, width: int) -> None:
+    page = opened(report, width)
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    regions = page.locator(".scroll").evaluate_all(
+        "all => all.map((region) => [region.scrollWidth > region.clientWidth, region.tabIndex === 0])"
+    )
+    assert [stops for _, stops in regions] == [scrolls for scrolls, _ in regions]
+
+
+def test_keyboard_scrolls_a_wide_table_on_a_phone(report: str, opened: OpenPage) -> None:
+    page = opened(report, 390)
+    table = page.locator("#cohort .scroll")
+    table.evaluate("(node) => { window.scrolled = new Promise((done) => node.addEventListener('scroll', done)); }")
+    table.focus()
+    page.keyboard.press("ArrowRight")
+    assert table.evaluate("(node) => window.scrolled.then(() => node.scrollLeft)") > 0
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_cell_ids_can_be_read_without_hovering(report: str, opened: OpenPage, width: int) -> None:
+    page = opened(report, width)
+    page.locator("details.patient summary").first.click()
+    ids = page.locator("details.patient[open] .cell-id:visible")
+    assert sorted(ids.all_inner_texts()) == sorted(f"c0/{number}" for number in range(12))
+
+
+@pytest.mark.parametrize("page_of", ["index", "patient"])
+def test_headings_jump_no_level(run: Path, opened: OpenPage, monkeypatch: pytest.MonkeyPatch, page_of: str) -> None:
+    folder = run.with_name(f"headings-{page_of}-{os.getpid()}")
+    shutil.copytree(run, folder)
+    if page_of == "patient":
+        monkeypatch.setattr(write, "CARDS_LIMIT", 1000)
+    index = write.write_report(folder, ReportSettings())
+    page = opened((index if page_of == "index" else next((index.parent / "patients").iterdir())).as_uri())
+    levels = page.locator("h1, h2, h3, h4").evaluate_all("all => all.map((heading) => Number(heading.tagName[1]))")
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
 def test_print_opens_all_patients(report: str, opened: OpenPage, tmp_path: Path) -> None:
     page = opened(report)
     count = "document.querySelectorAll('details.patient[open]').length"
@@ -158,5 +212,7 @@ def test_pages_of_patients_lead_there_and_back(
     assert page.locator("h1").inner_text() == "P3"
     assert page.locator("img").count() == 12
     assert overflow(page) <= 0
+    page.get_by_role("link", name="Next: P4").click()
+    page.get_by_role("link", name="Previous: P3").click()
     page.get_by_role("link", name="All patients").click()
     assert page.locator("details.patient[open] .who").all_inner_texts() == ["P3"]

@@ -13,6 +13,7 @@ import pytest
 from milkit.errors import RunError, StoreError
 from milkit.predictions import Attention
 from milkit.report import write
+from milkit.report.folder import exchange, without_formulas
 from milkit.report.write import write_report
 from milkit.settings import ReportSettings
 
@@ -64,10 +65,42 @@ def test_store_of_another_cohort_is_refused(run: Path) -> None:
 
 def test_rerun_replaces_the_old_report_with_equal_bytes(run: Path) -> None:
     first = write_report(run, ReportSettings()).read_bytes()
-    (run / "report" / "leftover.txt").touch()
     assert write_report(run, ReportSettings()).read_bytes() == first
-    assert not (run / "report" / "leftover.txt").exists()
     assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
+
+
+def test_rerun_keeps_files_that_a_reader_put_there(run: Path) -> None:
+    report = write_report(run, ReportSettings()).parent
+    mine = ["notes.txt", "figures/mine.svg", "patients/review.docx", "new/deep/x.csv"]
+    for name in mine:
+        (report / name).parent.mkdir(parents=True, exist_ok=True)
+        (report / name).write_text(name)
+    write_report(run, ReportSettings(top=1))
+    assert [(report / name).read_text() for name in mine] == mine
+
+
+def test_rerun_removes_what_an_older_report_wrote(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as small:
+        small.setattr(write, "CARDS_LIMIT", 1000)
+        write_report(run, ReportSettings())
+    assert (run / "report" / "patients").is_dir()
+    write_report(run, ReportSettings())
+    assert not (run / "report" / "patients").exists()
+
+
+def test_text_that_a_spreadsheet_would_compute_gets_an_apostrophe() -> None:
+    table = pd.DataFrame({"text": ["=1+1", "+a", "-a", "@a", "\ta", "a=b", ""], "number": [-1.5, 0, 1, 2, 3, 4, 5]})
+    plain = without_formulas(table)
+    assert plain["text"].tolist() == ["'=1+1", "'+a", "'-a", "'@a", "'\ta", "a=b", ""]
+    assert plain["number"].equals(table["number"])
+
+
+@pytest.mark.parametrize("name", ["top_cells.csv", "predictions.csv"])
+def test_tables_of_the_report_hold_no_formulas(tmp_path: Path, name: str) -> None:
+    run = make_run(tmp_path, classes=("=cmd()", "b", "c"), patients=("-P1", *(f"P{n}" for n in range(2, 10))))
+    table = pd.read_csv(write_report(run, ReportSettings()).with_name(name), dtype=str)
+    assert {"'-P1", "P2"} <= set(table["patient_id"])
+    assert not table.stack().astype(str).str.match(r"[=+@\t]|-\D").any()
 
 
 def test_failure_leaves_the_old_report_whole(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +120,7 @@ def test_failure_leaves_the_old_report_whole(run: Path, monkeypatch: pytest.Monk
 def test_failed_exchange_brings_the_old_report_back(tmp_path: Path) -> None:
     (tmp_path / "report").mkdir()
     with pytest.raises(FileNotFoundError):
-        write._replace(tmp_path / "report", tmp_path / "nothing")
+        exchange(tmp_path / "report", tmp_path / "nothing")
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
@@ -112,6 +145,15 @@ def test_large_cohort_in_a_single_file_is_marked_as_reduced(run: Path, monkeypat
     assert "Pictures are reduced to 72 px" in text_of(read(index))
     assert read(index).count("<img") == 9 * 12 - 1
     assert not (index.parent / "patients").exists()
+
+
+@pytest.mark.parametrize(("limit", "smoothed"), [(100_000, True), (10_000_000, False)])
+def test_only_reduced_pictures_may_be_smoothed(
+    run: Path, monkeypatch: pytest.MonkeyPatch, limit: int, smoothed: bool
+) -> None:
+    monkeypatch.setattr(write, "CARDS_LIMIT", limit)
+    page = read(write_report(run, ReportSettings(single_file=True)))
+    assert page.count('class="true"') == (0 if smoothed else page.count("<img"))
 
 
 def test_small_cohort_in_a_single_file_keeps_true_pixels(run: Path) -> None:

@@ -40,7 +40,7 @@ class Picture:
         uri: ``data:`` URI; empty where the image cannot be read.
         width: On the page, CSS pixels.
         height: On the page, CSS pixels.
-        enlarged: Whether one pixel of the image covers several of the page.
+        true_pixels: Whether the picture is the image itself, which a screen must not smooth, and not a reduced one.
     """
 
     cell_id: str
@@ -51,7 +51,7 @@ class Picture:
     uri: str
     width: int
     height: int
-    enlarged: bool
+    true_pixels: bool
 
     @property
     def caption(self) -> str:
@@ -102,5 +102,5 @@ def _encode_one(cell: dict[Any, Any], root: Path | None, *, reduced: bool) -> Pi
         uri=uri,
         width=width * scale,
         height=height * scale,
-        enlarged=scale > 1,
+        true_pixels=not reduced,
     )

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from milkit.report.citations import citations
 from milkit.report.gallery import GROUPS, REDUCED, Picture
 from milkit.report.patients import Patient
 from milkit.report.results import Results
@@ -28,13 +29,21 @@ def patient_card(patient: Patient, pictures: Sequence[Picture], *, page: str = "
     return Markup(card(patient, pictures, GROUPS, page))
 
 
-def patient_page(results: Results, patient: Patient, pictures: Sequence[Picture]) -> str:
+def patient_page(
+    results: Results,
+    patient: Patient,
+    pictures: Sequence[Picture],
+    previous: Patient | None = None,
+    following: Patient | None = None,
+) -> str:
     """A page of its own for one patient, beside a report that would be too large in one file."""
     template = _templates().get_template("patient.html.j2")
     return template.render(
         cohort=results.cohort,
         patient=patient,
         pictures=pictures,
+        previous=previous,
+        following=following,
         groups=GROUPS,
         reading=_reading(results, reduced=False),
     )
@@ -81,6 +90,9 @@ def report_page(
         reading=_reading(results, reduced=reduced),
         cards=cards,
         origin=_origin(results),
+        citations=citations(
+            {"head": [results.settings.head.name], "encoder": [results.encoder], "cohort": results.cohort_names}
+        ),
         settings=dump(results.settings.model_copy(update={"store": None})),
     )  # fmt: skip
 

@@ -5,11 +5,19 @@
   const form = document.querySelector("form.filter");
 
   const openLinked = () => {
-    const linked = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    let name = "";
+    try { name = decodeURIComponent(location.hash.slice(1)); } catch { return; } // a malformed hash names nothing
+    const linked = document.getElementById(name);
     if (linked && linked.matches("details")) { linked.open = true; linked.scrollIntoView(); }
   };
   window.addEventListener("hashchange", openLinked);
   openLinked();
+
+  // Only what scrolls is a stop of the Tab key; without this script, every region is one.
+  const regions = new ResizeObserver((entries) => entries.forEach(({ target }) => {
+    if (target.scrollWidth > target.clientWidth) target.tabIndex = 0; else target.removeAttribute("tabindex");
+  }));
+  document.querySelectorAll(".scroll").forEach((region) => regions.observe(region));
 
   let closed = [];
   window.addEventListener("beforeprint", () => {

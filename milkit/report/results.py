@@ -55,6 +55,11 @@ class Results:
         return str(self.store.attributes.get("cohort") or self.provenance.get("cohort") or "unnamed cohort")
 
     @property
+    def cohort_names(self) -> set[str]:
+        """The cohort's name and that of its factory, where it is known."""
+        return {self.cohort, str(self.store.attributes.get("cohort_factory") or self.cohort)}
+
+    @property
     def encoder(self) -> str:
         """The encoder's name."""
         return str(self.store.attributes.get("encoder") or self.provenance.get("encoder") or "unnamed encoder")
@@ -91,6 +96,14 @@ def read_results(run: Path) -> Results:
     store = BagStore.open(settings.store)
     source = store.path / "source.json"
     patients = consensus_predictions(predictions)
+    _check_patients(patients, store)
+    cells = cell_weights(attention, patients["predicted"])
+    if cells.empty:
+        msg = (
+            f"{run / 'attention.parquet'} has no weights of the tested patients; make the run again with "
+            "`milkit train-mil`."
+        )
+        raise RunError(msg)
     return Results(
         settings=settings,
         provenance=provenance,
@@ -100,9 +113,19 @@ def read_results(run: Path) -> Results:
         store=store,
         source=read_json(source) if source.is_file() else {},
         patients=patients,
-        cells=_with_paths(cell_weights(attention, patients["predicted"]), store),
+        cells=_with_paths(cells, store),
         shared_attention=bool((attention.table["class"] == SHARED).all()),
     )
+
+
+def _check_patients(patients: pd.DataFrame, store: BagStore) -> None:
+    foreign = patients.index.difference(store.patients.index)
+    if len(foreign):
+        msg = (
+            f"The store {store.path} lacks {len(foreign)} patients of the run, the first being '{foreign[0]}'; give "
+            "the store that the run was made from, or make the run again with `milkit train-mil`."
+        )
+        raise RunError(msg)
 
 
 def _with_paths(cells: pd.DataFrame, store: BagStore) -> pd.DataFrame:

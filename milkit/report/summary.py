@@ -51,8 +51,9 @@ def method(results: Results) -> list[str]:
     seeds = f", {settings.seeds} trainings a fold with averaged probabilities" if settings.seeds > 1 else ""
     resamples = results.metrics.get("n_bootstrap")
     intervals = (
-        f" The {results.level} intervals come from {resamples:,} resamples of patients, those of a class's recall from "
-        "Wilson's formula."
+        f" The {results.level} intervals come from {resamples:,} resamples of patients; recall, and figures that no "
+        "resample changes, have Wilson's interval. Models are not retrained within resamples, so training variance is "
+        "not included."
         if resamples
         else ""
     )
@@ -76,7 +77,8 @@ def warnings(results: Results, n_shown: int, n_unreadable: int) -> list[str]:
         n_shown: Images that the report shows.
         n_unreadable: Images among them that could not be read while the report was made.
     """
-    faults = [*_about_encoder(results), *_about_result(results), *_about_sizes(results), *_about_attention(results)]
+    faults = [*_about_encoder(results), *_about_labels(results), *_about_result(results), *_about_sizes(results)]
+    faults += _about_attention(results)
     if failures := len(results.store.failures):
         cells = "cell" if failures == 1 else "cells"
         faults.append(f"{failures:,} {cells} could not be read when features were made and took no part.")
@@ -97,12 +99,13 @@ def listed(names: list[str], limit: int = 8) -> str:
 
 def _about_encoder(results: Results) -> list[str]:
     seen = results.store.attributes.get("encoder_seen") or []
-    if _plain(results.cohort) in {_plain(str(name)) for name in seen}:
-        return [
-            f"The encoder {results.encoder} saw the images of {results.cohort} in its pre-training (without labels), "
-            "so the result may be better than on images that are new to it."
-        ]
-    return []
+    names = {_plain(name) for name in results.cohort_names}
+    shared = [str(name) for name in seen if _plain(str(name)) in names]
+    return [
+        f"The encoder {results.encoder} saw images of {name} (wholly or in part) in its pre-training, without labels, "
+        "so the result may be better than on images that are new to it."
+        for name in shared
+    ]
 
 
 def _about_result(results: Results) -> list[str]:
@@ -118,7 +121,8 @@ def _about_sizes(results: Results) -> list[str]:
     small = [f"{name} ({n})" for name, n in counts.items() if n < FEW_PATIENTS]
     if small:
         faults.append(
-            f"Fewer than {FEW_PATIENTS} patients in {listed(small)}: the results of such classes are uncertain."
+            f"Fewer than {FEW_PATIENTS} patients in {listed(small)}: the results of such classes are uncertain, and "
+            "bootstrap intervals are too narrow in such small classes."
         )
     sizes = results.cells["patient_id"].value_counts().reindex(results.patients.index).fillna(0).astype(int)
     few = [f"{name} ({n})" for name, n in sizes.items() if n < FEW_CELLS]
@@ -128,6 +132,17 @@ def _about_sizes(results: Results) -> list[str]:
     if untested:
         faults.append(f"{untested} of the cohort's patients were in no test fold and are not in the results.")
     return faults
+
+
+def _about_labels(results: Results) -> list[str]:
+    now = results.store.patients["label"].reindex(results.patients.index)
+    changed = int((now != results.patients["label"]).sum())
+    if changed:
+        return [
+            f"The labels of {changed} of {len(now)} patients were changed after this run, which has the old ones; make "
+            "the run again with `milkit train-mil`."
+        ]
+    return []
 
 
 def _about_attention(results: Results) -> list[str]:

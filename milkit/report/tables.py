@@ -14,7 +14,10 @@ METRICS = {
     ),
     "accuracy": ("Accuracy", "share of patients predicted right"),
     "weighted_f1": ("Weighted F1", "balance of precision and recall, classes weighted by their patients"),
-    "auroc_macro": ("AUROC, mean of classes", "chance that a patient of the class gets a higher score than another"),
+    "auroc_macro": (
+        "AUROC, mean of classes",
+        "chance that a patient of the class gets a higher score than a patient of another class",
+    ),
     "auprc_macro": ("AUPRC, mean of classes", "average precision; guessing gives the share of the class"),
 }
 """Keys of ``metrics.json`` in the order of the page, with a name and a meaning."""
@@ -31,9 +34,9 @@ class Table(NamedTuple):
 
 
 def cohort_table(results: Results) -> Table:
-    """Patients and cells of each class, and of all."""
-    patients = results.store.patients
-    cells = results.store.cells["patient_id"].value_counts()
+    """Tested patients and their cells, by the labels of the run; the store's may have been corrected since."""
+    patients = results.store.patients.loc[results.patients.index].assign(label=results.patients["label"])
+    cells = results.cells["patient_id"].value_counts()
     covariates = [name for name in ("age", "sex") if name in patients]
     titles = {"age": "Age, median (range)", "sex": "Female"}
     rows = []

@@ -11,7 +11,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from milkit import figures
+from milkit.predictions import Predictions
 from milkit.progress import progress
+from milkit.report.folder import exchange, keep_others, without_formulas
 from milkit.report.gallery import Picture, encode
 from milkit.report.page import patient_card, patient_page, report_page
 from milkit.report.patients import Patient, all_patients
@@ -31,9 +33,9 @@ Illustrated = tuple[Patient, list[Picture]]
 def write_report(run: Path, settings: ReportSettings) -> Path:
     """Write ``<run>/report/`` and return the path of its ``report.html``.
 
-    The folder is built beside the old one, which is replaced, with all that lies in it, only when the new one is
-    complete. A cohort whose pictures exceed ``CARDS_LIMIT`` gets one page a patient in ``patients/``, or with
-    ``settings.single_file`` reduced pictures in one file.
+    The folder is built beside the old one, which is replaced only when the new one is complete; files in it that
+    milkit did not write are kept. A cohort whose pictures exceed ``CARDS_LIMIT`` gets one page a patient in
+    ``patients/``, or with ``settings.single_file`` reduced pictures in one file.
     """
     results = read_results(run)
     patients = all_patients(results, settings)
@@ -43,26 +45,29 @@ def write_report(run: Path, settings: ReportSettings) -> Path:
         drawn = _figures(results)
         for name, svg in drawn.items():
             write_text(folder / "figures" / f"{name}.svg", f'<?xml version="1.0" encoding="utf-8"?>\n{svg}')
-        write_table(folder / "top_cells.csv", _top_cells(results, patients, settings.top))
-        results.predictions.save(folder / "predictions.csv")
+        write_table(folder / "top_cells.csv", without_formulas(_top_cells(results, patients, settings.top)))
+        write_table(folder / "predictions.csv", without_formulas(results.predictions.table))
         cards, n_unreadable, reduced = _cards(results, patients, folder, single_file=settings.single_file)
         n_shown = sum(len(patient.chosen) for patient in patients)
         faults = warnings(results, n_shown, n_unreadable)
         page = report_page(results, run.resolve().name, cards, drawn, faults, reduced=reduced)
         write_text(folder / "report.html", page)
-    _replace(run / "report", fresh)
+        keep_others(run / "report", folder)
+    exchange(run / "report", fresh)
     return run / "report" / "report.html"
 
 
 def _figures(results: Results) -> dict[str, str]:
-    labels, classes = results.patients["label"].tolist(), results.classes
+    table, classes = results.predictions.table, results.classes
     per_class = results.metrics.get("per_class", {})
     named = {name: results.metrics.get(key, {}) for key, (name, _) in METRICS.items()}
     chance = {METRICS["balanced_accuracy"][0]: headline(results).chance}
-    probabilities = results.patients[[f"p_{name}" for name in classes]].to_numpy()
+    curves = [(part["label"].tolist(), Predictions(part, classes).probabilities) for _, part in table.groupby("repeat")]
     return {
-        "confusion_matrix": figures.confusion_matrix(labels, results.patients["predicted"].tolist(), classes),
-        "roc_curves": figures.roc_curves(labels, probabilities, classes, per_class),
+        "confusion_matrix": figures.confusion_matrix(
+            table["label"].tolist(), table["predicted"].tolist(), classes, repeats=len(curves)
+        ),
+        "roc_curves": figures.roc_curves(curves, classes, per_class),
         "class_results": figures.class_results(per_class, classes),
         "metric_folds": figures.metric_folds(named, chance),
     }
@@ -97,15 +102,18 @@ def _cards(
         waiting.close()
         small = list(_illustrate(results, patients, reduced=True))
         return [patient_card(patient, pictures) for patient, pictures in small], _unreadable(small), True
-    return *_pages(results, chain(done, waiting), folder), False
+    return *_pages(results, patients, chain(done, waiting), folder), False
 
 
-def _pages(results: Results, illustrated: Iterator[Illustrated], folder: Path) -> tuple[list[Markup], int]:
+def _pages(
+    results: Results, patients: list[Patient], illustrated: Iterator[Illustrated], folder: Path
+) -> tuple[list[Markup], int]:
     """Write one page a patient, and return the cards that link to them and how many images could not be read."""
     cards, n_unreadable = [], 0
-    for patient, pictures in illustrated:
+    neighbours = zip([None, *patients[:-1]], [*patients[1:], None], strict=True)
+    for (patient, pictures), (previous, following) in zip(illustrated, neighbours, strict=True):
         page = f"patients/{patient.slug}.html"
-        write_text(folder / page, patient_page(results, patient, pictures))
+        write_text(folder / page, patient_page(results, patient, pictures, previous, following))
         cards.append(patient_card(patient, [], page=page))
         n_unreadable += _unreadable([(patient, pictures)])
     return cards, n_unreadable
@@ -123,19 +131,3 @@ def _illustrate(results: Results, patients: list[Patient], *, reduced: bool) -> 
 
 def _unreadable(illustrated: list[Illustrated]) -> int:
     return sum(not picture.uri for _, pictures in illustrated for picture in pictures)
-
-
-def _replace(report: Path, fresh: Path) -> None:
-    """Put the new folder in the place of the old one, which comes back if that fails."""
-    old = report.with_name(f".report.old-{os.getpid()}")
-    if report.exists():
-        report.replace(old)
-    try:
-        fresh.replace(report)
-    except OSError:
-        if old.exists():
-            old.replace(report)
-        raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
