@@ -5,6 +5,7 @@ progress and messages to stderr. Exit status: 0 done, 1 unexpected, 2 the user c
 130 interrupted.
 """
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from milkit.bags import BagStore
 
 CORRECTABLE, INTERRUPTED = 2, 130
+PLACE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+"""Faults of the place that is written to, which a user can mend: full, forbidden, read-only, or no folder."""
 
 
 class Commands(TyperGroup):
@@ -39,6 +42,8 @@ class Commands(TyperGroup):
             _say(f"milkit: {error}")
             raise typer.Exit(CORRECTABLE) from None
         except OSError as error:
+            if error.errno not in PLACE_ERRORS:
+                raise
             place = error.filename or ctx.invoked_subcommand
             _say(
                 f"milkit: {error.strerror or error} ({place}); free or allow that place, or choose another --workspace."
@@ -152,7 +157,7 @@ def extract(
     recipe = find_recipe(cohort, root)
     assigned = settings.parse_assignments(assignments or [])
     named = encoder or assigned.get("encoder")
-    wish = settings.Component.model_validate(named) if named else recipe.encoder
+    wish = settings.Component.model_validate(named) if named else None if config else recipe.encoder
     if weights:
         if wish is None:
             msg = (
@@ -166,7 +171,7 @@ def extract(
     path = settings.find_recipe("extract", config) if config else None
     chosen = settings.load(settings.ExtractSettings, path, given)
     loaded = load_cohort(chosen.cohort)
-    network, note = (load_encoder(chosen.encoder), "") if named else load_preferred(chosen.encoder)
+    network, note = load_preferred(chosen.encoder) if wish and not named else (load_encoder(chosen.encoder), "")
     if note:
         _say(note)
     result = extract_cells(loaded, network, chosen, _workspace(context), note=note)

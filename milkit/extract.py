@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ class Extraction:
 
 
 class _Cell(NamedTuple):
-    """One decoded cell: the network's input, or why there is none."""
+    """One decoded cell: the network's input, or (``reason``) why there is none."""
 
     image: Tensor | None
     sha256: bytes
@@ -68,7 +69,7 @@ def extract(
     try:
         _write_source(store, cohort, note)
         store.retry_failed()
-        model = encoder.model.to(device)
+        encoder.model.to(device)
         pending = store.pending()
         paths = {
             name: [cohort.root / path for path in store.cells["path"].iloc[store.rows_of(name)]] for name in pending
@@ -76,12 +77,9 @@ def extract(
         cells = _decode([path for name in pending for path in paths[name]], encoder.transform, settings.batch_size)
         with progress("extract", sum(map(len, paths.values())), "cells") as advance, torch.inference_mode():
             for name in pending:
-                batch_size, group = settings.batch_size, [next(cells) for _ in paths[name]]
-                parts = [group[start : start + batch_size] for start in range(0, len(group), batch_size)]
-                features = np.concatenate([_encode(model, part, encoder, batch_size, device) for part in parts])
+                features, group = _encode_group(encoder, cells, len(paths[name]), settings.batch_size, device)
                 ids = store.cells["cell_id"].iloc[store.rows_of(name)]
-                digests = np.frombuffer(b"".join(cell.sha256 for cell in group), dtype=np.uint8).reshape(-1, 32)
-                store.write(name, *_accepted(features, digests, dict(zip(ids, group, strict=True)), store.dtype))
+                store.write(name, *_accepted(features, dict(zip(ids, group, strict=True)), store.dtype))
                 advance(len(group))
         workspace.make_current("store", store.path)
         return Extraction(store.path, len(store.cells), len(store.failures))
@@ -164,30 +162,39 @@ def _decode_one(path: Path, transform: Transform) -> _Cell:
         return _Cell(None, sha256, str(error))
 
 
-def _encode(
-    model: torch.nn.Module, cells: list[_Cell], encoder: Encoder, batch_size: int, device: torch.device
-) -> npt.NDArray[np.float32]:
-    """(cells, dim), NaN where a cell could not be read; the batch is padded to its full size with zeros."""
+def _encode_group(
+    encoder: Encoder, cells: Iterator[_Cell], n_cells: int, batch_size: int, device: torch.device
+) -> tuple[npt.NDArray[np.float32], list[_Cell]]:
+    """Features (n_cells, dim) of the next cells, zeros where a cell has no image, and the cells without their pixels.
+
+    Batches are padded to their full size with zeros, so that a cell's features depend on no other cell.
+    """
+    features, group = np.zeros((n_cells, encoder.dim), dtype=np.float32), list[_Cell]()
     size = encoder.transform.size
-    images = torch.zeros(batch_size, 3, size, size)
-    for row, cell in enumerate(cells):
-        if cell.image is not None:
-            images[row] = cell.image
-    features = model(images.to(device))[: len(cells)].float().cpu().numpy()
-    readable = np.array([cell.image is not None for cell in cells])
-    return np.where(readable[:, None], features, np.float32("nan")).astype(np.float32)
+    for start in range(0, n_cells, batch_size):
+        part = list(islice(cells, min(batch_size, n_cells - start)))
+        images = torch.zeros(batch_size, 3, size, size)
+        for row, cell in enumerate(part):
+            if cell.image is not None:
+                images[row] = cell.image
+        encoded = encoder.model(images.to(device))[: len(part)].float().cpu().numpy()
+        features[start : start + len(part)] = encoded
+        group += [cell._replace(image=None) for cell in part]
+    return features, group
 
 
 def _accepted(
-    features: npt.NDArray[np.float32], digests: npt.NDArray[np.uint8], cells: Mapping[str, _Cell], dtype: np.dtype[Any]
+    features: npt.NDArray[np.float32], cells: Mapping[str, _Cell], dtype: np.dtype[Any]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], dict[str, str]]:
-    """What the store is given: features, digests, and the reason for each row that is not finite as it is stored."""
+    """What the store is given: features, NaN where there are none; image digests; the reason of each such row, by id."""
     with np.errstate(over="ignore"):
         finite = np.isfinite(features.astype(dtype)).all(axis=1)
     overflow = f"its features are not finite as {dtype}; extract with --set dtype=float32, or look at the encoder"
     reasons = {
-        cell_id: overflow if cell.image is not None else cell.reason
+        cell_id: cell.reason or overflow
         for (cell_id, cell), fine in zip(cells.items(), finite, strict=True)
-        if not fine
+        if cell.reason or not fine
     }
-    return np.where(finite[:, None], features, np.float32("nan")), digests, reasons
+    failed = np.array([cell_id in reasons for cell_id in cells])
+    digests = np.frombuffer(b"".join(cell.sha256 for cell in cells.values()), dtype=np.uint8).reshape(-1, 32)
+    return np.where(failed[:, None], np.float32("nan"), features), digests, reasons
