@@ -186,7 +186,7 @@ def _encode_group(
 def _accepted(
     features: npt.NDArray[np.float32], cells: Mapping[str, _Cell], dtype: np.dtype[Any]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], dict[str, str]]:
-    """What the store is given: features, NaN where there are none; image digests; the reason of each such row, by id."""
+    """What the store is given: features, NaN where there are none; image digests; the reason of each such row."""
     with np.errstate(over="ignore"):
         finite = np.isfinite(features.astype(dtype)).all(axis=1)
     overflow = f"its features are not finite as {dtype}; extract with --set dtype=float32, or look at the encoder"
