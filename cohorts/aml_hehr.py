@@ -39,14 +39,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
 
 from cohorts.clinical_tables import column_named, read_table
-from milkit.cohort import Cohort, first_rows, numeric
-from milkit.errors import CohortError
+from milkit.cohort import Cohort, numeric
+from milkit.errors import CohortError, first_rows
 
 CLASSES = ("CBFB_MYH11", "NPM1", "PML_RARA", "RUNX1_RUNX1T1", "control")
 """In the order of the label ids that GenBloom's published splits use."""
@@ -98,8 +97,7 @@ def aml_hehr(root: Path | None = None) -> Cohort:
     path = _find_table(root)
     if not classes or path is None:
         missing = " and no ".join(["class folders"] * (not classes) + ["table of patients"] * (path is None))
-        hint = _excel_hint(root) if path is None else ""
-        msg = f"{root} holds no {missing}{hint}, where {_PUBLISHED}"
+        msg = f"{root} holds no {missing}, where {_PUBLISHED}"
         raise CohortError(msg)
     folders = [folder for label, place in classes for folder in _patient_folders(root, label, place)]
     table = read_table(path, sheet="metadata")
@@ -145,17 +143,11 @@ def _class_folders(root: Path) -> tuple[list[tuple[str, str]], list[str]]:
 
 
 def _find_table(root: Path) -> Path | None:
-    """The table of patients: text before Excel, and Excel only where openpyxl can read it."""
+    """The table of patients: text before Excel."""
     if not root.is_dir():
         return None
     found = {path.name.lower(): path for path in root.iterdir() if path.is_file()}
-    readable = _TABLES if find_spec("openpyxl") else tuple(name for name in _TABLES if not name.endswith(".xlsx"))
-    return next((found[name] for name in readable if name in found), None)
-
-
-def _excel_hint(root: Path) -> str:
-    there = root.is_dir() and any(path.name.lower() in _TABLES for path in root.iterdir())
-    return " that can be read (save the Excel file as metadata.csv, or install openpyxl)" if there else ""
+    return next((found[name] for name in _TABLES if name in found), None)
 
 
 def _patient_folders(root: Path, label: str, place: str) -> list[_Folder]:

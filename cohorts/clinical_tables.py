@@ -2,7 +2,6 @@
 
 import difflib
 import io
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -10,14 +9,12 @@ import pandas as pd
 from milkit.errors import CohortError
 
 
-def read_table(
-    path: Path, *, separator: str | None = None, encoding: str | None = None, sheet: str | int = 0
-) -> pd.DataFrame:
+def read_table(path: Path, *, sheet: str | None = None) -> pd.DataFrame:
     """A CSV, TSV, Parquet or Excel table with every value as text, blanks as ``""`` and nothing taken for missing.
 
-    Without an ``encoding`` UTF-8 (with or without byte-order mark) is tried first, then Windows-1252, then Latin-1,
-    which reads anything. Without a ``separator`` the one of comma, semicolon and tab that the header has most of is
-    taken. Rows without any value are left out.
+    Text is UTF-16 where its mark says so, else UTF-8 (with or without byte-order mark), else Windows-1252, else
+    Latin-1, which reads anything. The separator is that of comma, semicolon and tab that the header has most of. Of
+    an Excel file the sheet of this name is read, or its first one. Rows without any value are left out.
     """
     try:
         suffix = path.suffix.lower()
@@ -26,11 +23,11 @@ def read_table(
             table = raw.astype(object).where(raw.notna(), "").astype(str)
         elif suffix in {".xlsx", ".xlsm"}:
             sheets = pd.read_excel(path, sheet_name=None, dtype=str, keep_default_na=False)
-            table = sheets.get(str(sheet), next(iter(sheets.values())))
+            table = sheets.get(sheet or "", next(iter(sheets.values())))
         else:
-            text = _decode(path.read_bytes(), encoding)
+            text = _decode(path.read_bytes())
             header = text.partition("\n")[0]
-            separator = separator or max(",;\t", key=header.count)
+            separator = max(",;\t", key=header.count)
             table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False)
     except FileNotFoundError:
         msg = f"The table {path} does not exist; give the path of a CSV, TSV, Parquet or Excel file."
@@ -57,13 +54,10 @@ def column_named(table: pd.DataFrame, name: str, path: Path) -> str:
     raise CohortError(msg)
 
 
-def _decode(data: bytes, encoding: str | None) -> str:
-    by_mark = ("utf-16",) if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else ("utf-8-sig", "cp1252")
-    candidates: Iterable[str] = (encoding,) if encoding else by_mark
-    for candidate in candidates:
+def _decode(data: bytes) -> str:
+    for encoding in ("utf-16",) if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else ("utf-8-sig", "cp1252"):
         try:
-            return data.decode(candidate)
+            return data.decode(encoding)
         except UnicodeDecodeError:
-            if encoding:
-                raise
+            continue
     return data.decode("latin-1")

@@ -19,8 +19,8 @@ from pathlib import Path
 import pandas as pd
 
 from cohorts.clinical_tables import column_named, read_table
-from milkit.cohort import Cohort, first_rows, is_image, numeric
-from milkit.errors import CohortError
+from milkit.cohort import Cohort, is_image, numeric
+from milkit.errors import CohortError, first_rows
 
 _FIELDS = {"patient_id", "cell_id"}
 _NUMBERS = {"age", "time", "event"}

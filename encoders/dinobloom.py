@@ -71,7 +71,6 @@ def _dinobloom(size: str, path: Path | None) -> Encoder:
     with torch.device("meta"):  # no memory and no random numbers for values that are replaced at once
         model = VisionTransformer(VIT_SHAPES[size])
     weights.load_into(model)
-    model.eval().requires_grad_(requires_grad=False)
     transform = Transform(size=224, interpolation="bilinear")
     return Encoder(
         name=f"dinobloom-{size}",

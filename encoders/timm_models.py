@@ -45,7 +45,6 @@ def timm_model(model: str, weights: Path | None = None, pretrained: bool = True)
     made_of = {"timm": timm.__version__, "timm_tag": str(network.pretrained_cfg.get("tag") or "")}
     if weights is not None:
         made_of |= _load(network, weights)
-    network.eval().requires_grad_(requires_grad=False)
     transform = _transform(network, model)
     random = "" if pretrained or weights is not None else "-random"
     return Encoder(

@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from milkit.errors import WeightsError
+from milkit.errors import WeightsError, first_rows
 
 _WRAPPERS = ("teacher", "state_dict", "model")
 _PREFIX = re.compile(r"^(?:(?:module|backbone)\.)+")
-_LISTED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class Weights:
             ],
         }
         if any(faults.values()):
-            found = "; ".join(f"{kind}: {_list(names)}" for kind, names in faults.items() if names)
+            found = "; ".join(f"{kind}: {first_rows(names)}" for kind, names in faults.items() if names)
             msg = f"{self.file} does not fit the network ({found}); give the file that was published for this encoder."
             raise WeightsError(msg)
         as_float = {name: _float32(tensor) for name, tensor in self.tensors.items()}
@@ -108,7 +107,7 @@ def _tensors(content: object, file: str) -> dict[str, Tensor]:
     held = content if isinstance(content, Mapping) else {}
     others = sorted(str(name) for name, value in held.items() if not isinstance(value, Tensor))
     if not held or others:
-        found = f"{_list(others)} beside its tensors" if others else f"a {type(content).__name__} without tensors"
+        found = f"{first_rows(others)} beside its tensors" if others else f"a {type(content).__name__} without tensors"
         msg = f"{file} holds {found}, expected a state dict; give a file of names and tensors only."
         raise WeightsError(msg)
     return {_PREFIX.sub("", str(name)): tensor for name, tensor in held.items()}
@@ -116,8 +115,3 @@ def _tensors(content: object, file: str) -> dict[str, Tensor]:
 
 def _float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _list(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

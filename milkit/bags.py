@@ -34,7 +34,7 @@ import pandas as pd
 from milkit.bag_files import acquire_lock, chunk, make_arrays, map_chunk, put, read_attributes, write_attributes
 from milkit.errors import StoreError
 from milkit.runs import whole_folder
-from milkit.tables import digest, read_table, write_table
+from milkit.tables import CELL_COLUMNS, digest, read_table, write_table
 
 BLOCK = 1024
 """Cells of a group in a cohort without patients."""
@@ -197,7 +197,7 @@ class BagStore:
     def verify(self) -> list[str]:
         """Read everything and say what is wrong, one sentence each; an empty list means that the store is sound."""
         faults = [f"patient '{group}' is not committed" for group in self.pending()]
-        if digest(self.cells[["cell_id", "patient_id", "path"]]) != self.attributes["cohort_digest"]:
+        if digest(self.cells[list(CELL_COLUMNS)]) != self.attributes["cohort_digest"]:
             faults.append("cells.csv is not the table that was written")
         if hashlib.sha256((self.path / "patients.csv").read_bytes()).hexdigest() != self.attributes["patients_digest"]:
             faults.append("patients.csv is not the table that was written")
@@ -222,11 +222,12 @@ class BagStore:
         put(chunk(self.path, name, 1 if name == "committed" else 2), values, offset)
 
     def _add_failures(self, patient_id: str, rows: slice, failures: Mapping[str, str]) -> None:
-        others = self.failures[self.failures["patient_id"] != patient_id]
+        known = self.failures
+        others = known[known["patient_id"] != patient_id]
         cells = self.cells.iloc[rows]
         mine = cells.loc[cells["cell_id"].isin(list(failures)), ["cell_id", "path"]].assign(patient_id=patient_id)
         mine["reason"] = mine["cell_id"].map(dict(failures))
-        if len(mine) or len(others) < len(self.failures):
+        if len(mine) or len(others) < len(known):
             table = pd.concat([others, mine[others.columns]])
             order = np.argsort(table["patient_id"].map(self._position).to_numpy(), kind="stable")
             if len(table):

@@ -8,13 +8,10 @@ from typing import Any
 import pandas as pd
 
 from milkit import settings
-from milkit.errors import CohortError
+from milkit.errors import CohortError, first_rows
 from milkit.registry import COHORTS, unknown_name
 from milkit.settings import CohortRecipe
-from milkit.tables import digest
-
-CELL_COLUMNS = ("cell_id", "patient_id", "path")
-"""What every cell has; a store's features depend on these alone."""
+from milkit.tables import CELL_COLUMNS, digest
 
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 """Lower-case suffixes of files that are read as images; compare with ``path.suffix.lower()``."""
@@ -101,12 +98,6 @@ def numeric(column: "pd.Series[Any]") -> "pd.Series[float]":
         msg = f"Column '{column.name}' holds '{text[wrong].iloc[0]}' where a number was expected; mend the table."
         raise CohortError(msg)
     return values.astype(float)
-
-
-def first_rows(rows: list[str], limit: int = 5) -> str:
-    """The first offending rows, and how many more there are."""
-    more = f" and {len(rows) - limit} more" if len(rows) > limit else ""
-    return ", ".join(rows[:limit]) + more
 
 
 def is_image(path: Path) -> bool:

@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import pandas as pd
 
-from milkit.cohort import Cohort, first_rows, numeric
-from milkit.errors import ImageError, SettingsError
+from milkit.cohort import Cohort, numeric
+from milkit.errors import ImageError, SettingsError, first_rows
 from milkit.images import read_image
 from milkit.progress import progress
 

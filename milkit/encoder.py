@@ -85,6 +85,10 @@ class Encoder:
     seen: tuple[str, ...] = ()
     made_of: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Freeze the network: evaluation mode, no gradients."""
+        self.model.eval().requires_grad_(False)  # noqa: FBT003
+
 
 def encoder_digest(model: nn.Module, transform: Transform, *, version: str = "") -> str:
     """SHA-256 over the state dict (names, types, shapes, values), the transform, and ``version``.
@@ -103,9 +107,8 @@ def encoder_digest(model: nn.Module, transform: Transform, *, version: str = "")
 
 
 def load_encoder(component: Component) -> Encoder:
-    """Build the encoder that a component names; its network is in evaluation mode, without gradients."""
+    """Build the encoder that a component names."""
     encoder: Encoder = ENCODERS.build(component.name, component.arguments)
-    encoder.model.eval().requires_grad_(False)  # noqa: FBT003
     return encoder
 
 

@@ -48,3 +48,9 @@ class TrainingError(MilkitError):
 
 class RunError(MilkitError):
     """A run folder is missing, incomplete, or there already."""
+
+
+def first_rows(rows: list[str], limit: int = 5) -> str:
+    """The first offending rows (or names), and how many more there are: what a message lists."""
+    more = f" and {len(rows) - limit} more" if len(rows) > limit else ""
+    return ", ".join(rows[:limit]) + more

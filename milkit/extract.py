@@ -65,7 +65,7 @@ def extract(
         note: A sentence for the report about the choice of the encoder.
     """
     device = choose_device(settings.device)
-    store = _open_store(cohort, encoder, settings, workspace)
+    store = _open_store(cohort, encoder, settings, workspace, device)
     try:
         _write_source(store, cohort, note)
         store.retry_failed()
@@ -87,7 +87,9 @@ def extract(
         store.close()
 
 
-def _open_store(cohort: Cohort, encoder: Encoder, settings: ExtractSettings, workspace: Workspace) -> BagStore:
+def _open_store(
+    cohort: Cohort, encoder: Encoder, settings: ExtractSettings, workspace: Workspace, device: torch.device
+) -> BagStore:
     """The cohort's store under this encoder, new or begun earlier with the same settings."""
     path = workspace.store_path(cohort.name, encoder.name, encoder.digest)
     made_of: Mapping[str, Any] = {
@@ -104,7 +106,7 @@ def _open_store(cohort: Cohort, encoder: Encoder, settings: ExtractSettings, wor
         },
         "dtype": settings.dtype,
         "batch_size": settings.batch_size,
-        "backend": f"torch-{choose_device(settings.device).type}",
+        "backend": f"torch-{device.type}",
         "precision": "fp32",
         "milkit": milkit.__version__,
     }

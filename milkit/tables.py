@@ -8,6 +8,9 @@ import pandas as pd
 from milkit.errors import StoreError
 from milkit.runs import write_text
 
+CELL_COLUMNS = ("cell_id", "patient_id", "path")
+"""What every cell has; a store's features depend on these alone."""
+
 _TEXT_COLUMNS = {"patient_id", "cell_id", "path", "label", "predicted", "reason", "cell_type", "sex", "site", "scanner"}
 
 

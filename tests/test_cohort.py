@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from milkit.cohort import Cohort, first_rows, is_image, load_cohort, natural_key, numeric
-from milkit.errors import CohortError
+from milkit.cohort import Cohort, is_image, load_cohort, natural_key, numeric
+from milkit.errors import CohortError, first_rows
 from milkit.registry import COHORTS
 from milkit.settings import CohortRecipe
 

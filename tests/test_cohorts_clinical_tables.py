@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from cohorts.clinical_tables import column_named, read_table
@@ -37,3 +38,11 @@ def test_a_missing_column_names_the_nearest(tmp_path: Path) -> None:
         CohortError, match=r"has no column 'Diagnose' \(nearest: 'Diagnosis'; found: Patient, Diagnosis"
     ):
         column_named(table, "Diagnose", tmp_path / "t.csv")
+
+
+def test_the_named_sheet_of_an_excel_file_is_read_or_its_first(tmp_path: Path) -> None:
+    with pd.ExcelWriter(tmp_path / "t.xlsx") as book:
+        pd.DataFrame({"x": ["first"]}).to_excel(book, sheet_name="dictionary", index=False)
+        pd.DataFrame({"id": ["NA"], "age": [44.5]}).to_excel(book, sheet_name="metadata", index=False)
+    assert read_table(tmp_path / "t.xlsx", sheet="metadata").to_dict("list") == {"id": ["NA"], "age": ["44.5"]}
+    assert read_table(tmp_path / "t.xlsx")["x"].tolist() == ["first"]

@@ -14,6 +14,7 @@ from milkit.folds import Folds
 from milkit.predictions import SHARED, Attention, Predictions
 from milkit.runs import read_json
 from milkit.settings import MilSettings, load
+from milkit.tables import CELL_COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def read_results(run: Path) -> Results:
     store = BagStore.open(settings.store)
     source = store.path / "source.json"
     patients = consensus_predictions(predictions)
-    _check_patients(patients, store)
+    _require(patients.index.difference(store.patients.index).tolist(), "patients", store)
     cells = cell_weights(attention, patients["predicted"])
     if cells.empty:
         msg = (
@@ -118,24 +119,18 @@ def read_results(run: Path) -> Results:
     )
 
 
-def _check_patients(patients: pd.DataFrame, store: BagStore) -> None:
-    foreign = patients.index.difference(store.patients.index)
-    if len(foreign):
-        msg = (
-            f"The store {store.path} lacks {len(foreign)} patients of the run, the first being '{foreign[0]}'; give "
-            "the store that the run was made from, or make the run again with `milkit train-mil`."
-        )
-        raise RunError(msg)
-
-
 def _with_paths(cells: pd.DataFrame, store: BagStore) -> pd.DataFrame:
-    known = store.cells[["patient_id", "cell_id", "path"]]
-    joined = cells.merge(known, on=["patient_id", "cell_id"], how="left", validate="one_to_one")
-    foreign = joined.loc[joined["path"].isna(), "cell_id"]
-    if len(foreign):
+    joined = cells.merge(
+        store.cells[list(CELL_COLUMNS)], on=["patient_id", "cell_id"], how="left", validate="one_to_one"
+    )
+    _require(joined.loc[joined["path"].isna(), "cell_id"].tolist(), "cells", store)
+    return joined
+
+
+def _require(lacking: list[str], what: str, store: BagStore) -> None:
+    if lacking:
         msg = (
-            f"The store {store.path} lacks {len(foreign)} cells of the run, the first being '{foreign.iloc[0]}'; give "
+            f"The store {store.path} lacks {len(lacking)} {what} of the run, the first being '{lacking[0]}'; give "
             "the store that the run was made from, or make the run again with `milkit train-mil`."
         )
         raise RunError(msg)
-    return joined
