@@ -26,7 +26,10 @@ def classical() -> Encoder:
     transform = Transform(size=SIZE, interpolation="bilinear", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     digest = encoder_digest(model, transform, version=VERSION)
     what = f"a fixed bank of {len(FEATURE_NAMES)} colour, shape and texture measurements, nothing learned"
-    return Encoder("classical", model, transform, len(FEATURE_NAMES), digest, made_of={"description": what})
+    made_of, numbers = {"description": what}, len(FEATURE_NAMES)
+    return Encoder(
+        "classical", model, transform, numbers, digest, made_of=made_of, precisions=("fp32",), backends=("torch",)
+    )
 
 
 class ClassicalFeatures(nn.Module):

@@ -83,7 +83,7 @@ class VisionTransformer(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, shape.positions, shape.dim))
         self.mask_token = nn.Parameter(torch.zeros(1, shape.dim))
         self.patch_embed = _PatchEmbedding(shape.dim)
-        self.blocks = nn.ModuleList(_Block(shape) for _ in range(shape.depth))
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.depth))
         self.norm = nn.LayerNorm(shape.dim, eps=EPSILON)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ class _PatchEmbedding(nn.Module):
         return projected.flatten(2).transpose(1, 2)
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """x + ls1 · attention(norm1 x), then x + ls2 · ffn(norm2 x): (B, 1 + N, D) -> (B, 1 + N, D)."""
 
     def __init__(self, shape: VitShape) -> None:
@@ -149,10 +149,11 @@ class _Block(nn.Module):
         self.attn = _SelfAttention(shape.dim, shape.heads)
         self.ls1 = _LayerScale(shape.dim)
         self.norm2 = nn.LayerNorm(shape.dim, eps=EPSILON)
-        self.mlp = (_Mlp if shape.ffn == "mlp" else _SwiGlu)(shape.dim, shape.hidden)
+        self.mlp: Mlp | SwiGlu = (Mlp if shape.ffn == "mlp" else SwiGlu)(shape.dim, shape.hidden)
         self.ls2 = _LayerScale(shape.dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """One block's tokens from the last one's."""
         x = x + self.ls1(self.attn(self.norm1(x)))
         return x + self.ls2(self.mlp(self.norm2(x)))  # type: ignore[no-any-return]
 
@@ -182,7 +183,7 @@ class _SelfAttention(nn.Module):
         return attended
 
 
-class _Mlp(nn.Module):
+class Mlp(nn.Module):
     """w2 gelu(w1 x), with the exact GELU."""
 
     def __init__(self, dim: int, hidden: int) -> None:
@@ -191,11 +192,12 @@ class _Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(…, D) -> (…, D)."""
         y: Tensor = self.fc2(functional.gelu(self.fc1(x)))
         return y
 
 
-class _SwiGlu(nn.Module):
+class SwiGlu(nn.Module):
     """w3 (silu(w1 x) · w2 x), with w1 and w2 in one matrix (Shazeer, arXiv:2002.05202)."""
 
     def __init__(self, dim: int, hidden: int) -> None:
@@ -204,6 +206,7 @@ class _SwiGlu(nn.Module):
         self.w3 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(…, D) -> (…, D)."""
         gate, value = self.w12(x).chunk(2, dim=-1)
         y: Tensor = self.w3(functional.silu(gate) * value)
         return y

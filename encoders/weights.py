@@ -1,15 +1,18 @@
 """Weights files: read without running code, whatever the wrapping, and held strictly against a network."""
 
-import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from milkit.downloads import file_sha256
 from milkit.errors import WeightsError, first_rows
+
+HUB_NAMES = ("model.safetensors", "pytorch_model.bin")
+"""What the weights of a network are called in a Hugging Face repository; the first cannot hold code."""
 
 _WRAPPERS = ("teacher", "state_dict", "model")
 _PREFIX = re.compile(r"^(?:(?:module|backbone)\.)+")
@@ -30,6 +33,29 @@ class Weights:
     tensors: dict[str, Tensor]
     layout: str
     sha256: str
+
+    @property
+    def made_of(self) -> dict[str, str]:
+        """What the provenance of an encoder says about its file."""
+        return {"weights_sha256": self.sha256, "weights_format": self.layout}
+
+    def without(self, *beginnings: str) -> "Weights":
+        """The same without the tensors whose names begin so, such as a head that is not used."""
+        kept = {name: tensor for name, tensor in self.tensors.items() if not name.startswith(beginnings)}
+        return replace(self, tensors=kept)
+
+    def require_sha256(self, beginning: str) -> None:
+        """Refuse a file that bears a published name and is not the published file.
+
+        Raises:
+            WeightsError: If the digest does not begin as given.
+        """
+        if not self.sha256.startswith(beginning):
+            msg = (
+                f"{self.file} is called like a published file, whose SHA-256 begins with {beginning[:8]}, and its own "
+                f"begins with {self.sha256[:8]}; download it again, or rename it if it is your own."
+            )
+            raise WeightsError(msg)
 
     def load_into(self, model: nn.Module) -> None:
         """Give the tensors, as float32, to a network that may lie on the ``meta`` device.
@@ -73,9 +99,7 @@ def read_weights(path: Path) -> Weights:
             content, layout = content[wrapper], wrapper
             break
     tensors = _tensors(content, path.name)
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Weights(path.name, tensors, f"{layout} safetensors" if safetensors else layout, sha256)
+    return Weights(path.name, tensors, f"{layout} safetensors" if safetensors else layout, file_sha256(path))
 
 
 def _read_checkpoint(path: Path) -> object:

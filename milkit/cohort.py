@@ -11,7 +11,7 @@ from milkit import settings
 from milkit.errors import CohortError, first_rows
 from milkit.registry import COHORTS, unknown_name
 from milkit.settings import CohortRecipe
-from milkit.tables import CELL_COLUMNS, digest
+from milkit.tables import CELL_COLUMNS, cells_digest
 
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 """Lower-case suffixes of files that are read as images; compare with ``path.suffix.lower()``."""
@@ -27,8 +27,9 @@ class Cohort:
         patients: Index ``patient_id`` (unique, str); column ``label`` (str); optional ``age`` (years), ``sex`` (``F``
             or ``M``), ``site``, ``scanner``, ``time`` and ``event`` (survival), and any further covariate.
         cells: Columns ``cell_id`` (unique), ``patient_id`` and ``path`` (POSIX, relative to ``root``); optional
-            ``cell_type``. A cohort without patient ids (cell-level data) has ``patient_id`` null everywhere and an
-            empty patient table.
+            ``cell_type`` (the label of a cell), ``box`` (``left top width height`` in pixels, where the file is a
+            field with several cells; empty for a whole image) and ``sample_id`` (of a patient's several). A cohort
+            without patient ids (cell-level data) has ``patient_id`` null everywhere and an empty patient table.
         classes: The labels in the order of the logits, tables and plots.
         notes: What a reader should know, one sentence each (counts that differ from the published ones, …).
 
@@ -54,7 +55,7 @@ class Cohort:
     @property
     def digest(self) -> str:
         """SHA-256 over what the features depend on: the ids and paths of all cells, in order."""
-        return digest(self.cells[list(CELL_COLUMNS)])
+        return cells_digest(self.cells)
 
     @property
     def has_patients(self) -> bool:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -11,13 +11,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from milkit.downloads import downloads_forbidden
 from milkit.errors import SettingsError, WeightsMissing
 from milkit.images import RgbImage
 from milkit.registry import ENCODERS
-from milkit.settings import DEFAULT_ENCODER, Component
+from milkit.settings import DEFAULT_ENCODER, Backend, Component, Precision
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Engine = Literal["cpu", "cuda", "openvino"]
+"""What runs a network: PyTorch on the processor or on a GPU, or OpenVINO, which wants PyTorch's plain operators."""
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -36,8 +40,9 @@ class Transform:
         interpolation: Pillow's filter; antialiased when it shrinks.
         mean: Subtracted per channel, after scaling to [0, 1].
         std: Divided by per channel.
-        crop: 1 squashes the whole image to the square (what DinoBloom does). Below 1, the shorter side is resized to
-            ``size / crop`` and the centre cut out (what ImageNet models were evaluated with; loses the border).
+        crop: Share of a side that is kept: the image is resized to ``size / crop``, and its centre cut out.
+        crop_mode: ``squash`` resizes both sides to that length (what DinoBloom does, with a crop of 1); ``center`` the
+            shorter one (what ImageNet models were evaluated with; loses the ends of the longer one).
     """
 
     size: int = 224
@@ -45,20 +50,34 @@ class Transform:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     crop: float = 1.0
+    crop_mode: Literal["squash", "center"] = "squash"
 
     def __call__(self, image: RgbImage) -> Tensor:
         """Transform one image."""
-        square = np.asarray(self._square(Image.fromarray(image)), dtype=np.float32) / 255.0
-        normalised = (square - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
-        return torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1)))
+        return self.normalise(torch.from_numpy(self.square(image))[None])[0]
 
-    def _square(self, image: Image.Image) -> Image.Image:
+    def square(self, image: RgbImage) -> RgbImage:
+        """The first half, which Pillow does on the CPU: uint8 (H, W, 3) -> uint8 (size, size, 3)."""
+        return np.array(self._resized(Image.fromarray(image)), dtype=np.uint8)  # a copy, since Pillow's is read-only
+
+    def normalise(self, squares: Tensor) -> Tensor:
+        """The second half, where the network runs: uint8 (B, size, size, 3) -> float32 (B, 3, size, size)."""
+        images = squares.permute(0, 3, 1, 2).float().contiguous().div_(255.0)
+        for channel, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
+            images[:, channel].sub_(mean).div_(std)  # numbers, not tensors: a GPU would be waited for
+        return images
+
+    def _resized(self, image: Image.Image) -> Image.Image:
         resample = _RESAMPLING[self.interpolation]
-        if self.crop >= 1.0:
-            same = image.size == (self.size, self.size)
-            return image if same else image.resize((self.size, self.size), resample)
-        scale = int(self.size / self.crop) / min(image.size)  # floored, as timm's evaluation does
-        resized = image.resize((round(image.width * scale), round(image.height * scale)), resample)
+        side = int(self.size / self.crop)  # floored, as timm's evaluation does
+        if self.crop_mode == "squash":
+            wanted = (side, side)
+        else:
+            scale = side / min(image.size)
+            wanted = (round(image.width * scale), round(image.height * scale))
+        resized = image if image.size == wanted else image.resize(wanted, resample)
+        if wanted == (self.size, self.size):
+            return resized
         left, top = (resized.width - self.size) // 2, (resized.height - self.size) // 2
         return resized.crop((left, top, left + self.size, top + self.size))
 
@@ -75,6 +94,10 @@ class Encoder:
         digest: SHA-256 over weights and transform; see ``encoder_digest``.
         seen: Names of the data sets that its pre-training has seen, so that reports can warn of overlap.
         made_of: Further facts for the provenance, such as the weights file's SHA-256, or a ``description`` for readers.
+        for_features: Makes the same network in a form that computes features alone, and faster; ``model`` is run
+            where there is none. Its features are held against those of ``model`` before it is used.
+        precisions: Number types that it can be run in.
+        backends: What it can be run by, beside each other; ``torch`` is always among them.
     """
 
     name: str
@@ -84,6 +107,9 @@ class Encoder:
     digest: str
     seen: tuple[str, ...] = ()
     made_of: Mapping[str, str] = field(default_factory=dict)
+    for_features: Callable[[torch.dtype, Engine], nn.Module] | None = None
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    backends: tuple[Backend, ...] = ("torch", "openvino")
 
     def __post_init__(self) -> None:
         """Freeze the network: evaluation mode, no gradients."""
@@ -119,7 +145,8 @@ def load_preferred(wish: Component) -> tuple[Encoder, str]:
         The encoder, and a sentence for people where it is not the one wished for, else an empty text.
     """
     try:
-        return load_encoder(wish), ""
+        with downloads_forbidden():  # gigabytes are fetched for those who ask by name
+            return load_encoder(wish), ""
     except WeightsMissing:
         note = (
             f"The cohort's recipe asks for the encoder '{wish.name}', whose weights are neither given (--weights) nor "

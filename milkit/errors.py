@@ -9,6 +9,9 @@ traceback.
 class MilkitError(Exception):
     """The parent of all errors that a user can correct."""
 
+    shared = False
+    """Whether all processes of a job raise it alike, so that the first alone tells it."""
+
 
 class SettingsError(MilkitError):
     """A recipe, a flag or a factory's argument is not what its type says."""

@@ -1,24 +1,15 @@
-"""Figures of a report. Each function draws one and returns it as SVG text, the same bytes for the same numbers.
+"""Figures of a report. Each function draws one and returns it as SVG text, the same bytes for the same numbers."""
 
-Texts stay texts, so that a page's fonts and a reader's search apply to them. Ids are prefixed with the figure's name:
-several figures can stand in one page. Nothing global changes: no pyplot, no backend, no ``rcParams``.
-"""
-
-import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
-from html import escape
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from milkit.drawing import ACCENT, INK, LINES, MUTED, style, subplots, svg
 
 Metric = Mapping[str, Any]
 """A figure of ``metrics.json``: ``estimate``, ``ci_low``, ``ci_high``, ``folds``; None where undefined."""
@@ -27,9 +18,6 @@ Floats = npt.NDArray[np.float64]
 
 _JUMP = 1e-9
 """Less than a step of a false positive rate, so that a curve is read just before and just after its vertical parts."""
-_INK, _MUTED, _ACCENT = "#1b2430", "#6b7684", "#0b5c7a"
-_LINES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
-"""Solid, dashed, dotted, dash-dotted: curves differ by more than their colour."""
 
 
 def confusion_matrix(
@@ -50,8 +38,8 @@ def confusion_matrix(
         for row in zip(counts, shares, strict=True)
     ]
     side = 2.4 + 0.62 * len(classes)
-    with _style("confusion-matrix"):
-        figure, axes = _axes(side + 0.6, side)
+    with style("confusion-matrix"):
+        figure, axes = subplots(side + 0.6, side)
         sns.heatmap(
             shares, annot=np.array(texts), fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True,
             linewidths=1.5, linecolor="white", xticklabels=list(classes), yticklabels=list(classes), ax=axes,
@@ -60,7 +48,7 @@ def confusion_matrix(
         axes.tick_params(length=0)
         axes.set_xticks(axes.get_xticks(), list(classes), rotation=35, ha="right", rotation_mode="anchor")
         axes.set_yticks(axes.get_yticks(), list(classes), rotation=0)
-        return _svg(figure, "confusion-matrix", "Confusion matrix: patients by label and predicted class")
+        return svg(figure, "confusion-matrix", "Confusion matrix: patients by label and predicted class")
 
 
 def roc_curves(
@@ -74,20 +62,20 @@ def roc_curves(
         per_class: The metrics' ``per_class``, whose AUROC and interval the legend quotes.
     """
     colours = sns.color_palette("colorblind", 10)
-    with _style("roc-curves"):
-        figure, axes = _axes(4.9, 4.5 + 0.24 * len(classes))
-        axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle=(0, (2, 3)))
+    with style("roc-curves"):
+        figure, axes = subplots(4.9, 4.5 + 0.24 * len(classes))
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
         for number, name in enumerate(classes):
             truths = [np.asarray(labels) == name for labels, _ in repeats]
             if all(truth.any() and not truth.all() for truth in truths):
                 scores = [probabilities[:, number] for _, probabilities in repeats]
                 false, true = mean_roc(list(zip(truths, scores, strict=True)))
-                style = _LINES[(number // 10 + number) % len(_LINES)]
+                dashes = LINES[(number // 10 + number) % len(LINES)]
                 label = f"{name}: {with_interval(per_class.get(name, {}).get('auroc', {}))}"
-                axes.plot(false, true, color=colours[number % 10], linestyle=style, linewidth=2, label=label)
+                axes.plot(false, true, color=colours[number % 10], linestyle=dashes, linewidth=2, label=label)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="1 - specificity", ylabel="Sensitivity", aspect="equal")
         figure.legend(loc="outside lower center", frameon=False, title="AUROC against the rest", handlelength=2.6)
-        return _svg(figure, "roc-curves", "ROC curves, each class against the rest")
+        return svg(figure, "roc-curves", "ROC curves, each class against the rest")
 
 
 def mean_roc(repeats: Sequence[tuple[npt.NDArray[np.bool_], Floats]]) -> tuple[Floats, Floats]:
@@ -130,24 +118,24 @@ def with_interval(metric: Metric) -> str:
 
 
 def _forest(name: str, quantity: str, metrics: Mapping[str, Metric], chance: Mapping[str, float]) -> str:
-    with _style(name):
-        figure, axes = _axes(5.2, 1.3 + 0.62 * len(metrics))
+    with style(name):
+        figure, axes = subplots(5.2, 1.3 + 0.62 * len(metrics))
         for row, (key, metric) in enumerate(metrics.items()):
             estimate, low, high = _numbers(metric)
             folds = [value for value in metric.get("folds") or () if value is not None]
-            axes.plot([low, high], [row, row], color=_ACCENT, linewidth=2.5, solid_capstyle="butt", zorder=2)
-            axes.plot([estimate], [row], "D", color=_ACCENT, markersize=7, zorder=3)
+            axes.plot([low, high], [row, row], color=ACCENT, linewidth=2.5, solid_capstyle="butt", zorder=2)
+            axes.plot([estimate], [row], "D", color=ACCENT, markersize=7, zorder=3)
             axes.plot(
                 folds,
                 np.full(len(folds), row + 0.27),
                 "o",
                 color="none",
-                markeredgecolor=_MUTED,
+                markeredgecolor=MUTED,
                 markersize=5,
                 zorder=1,
             )
             if key in chance:
-                axes.plot([chance[key]] * 2, [row - 0.3, row + 0.3], color=_INK, linewidth=1, linestyle=(0, (2, 2)))
+                axes.plot([chance[key]] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1, linestyle=(0, (2, 2)))
         axes.set(xlim=(-0.02, 1.02), ylim=(len(metrics) - 0.45, -0.55), xlabel=quantity)
         names = [f"{key}\n{with_interval(metric)}" for key, metric in metrics.items()]
         axes.set_yticks(range(len(metrics)), names, linespacing=1.4)
@@ -156,14 +144,14 @@ def _forest(name: str, quantity: str, metrics: Mapping[str, Metric], chance: Map
         axes.grid(axis="x", color="#e3e7ec", linewidth=0.8)
         axes.set_axisbelow(True)
         _forest_legend(figure, axes, with_chance=bool(chance))
-        return _svg(figure, name, f"{quantity} with intervals, and the values of single folds")
+        return svg(figure, name, f"{quantity} with intervals, and the values of single folds")
 
 
 def _forest_legend(figure: Figure, axes: Axes, *, with_chance: bool) -> None:
-    axes.plot([], [], "D-", color=_ACCENT, linewidth=2.5, markersize=6, label="all patients, interval")
-    axes.plot([], [], "o", color="none", markeredgecolor=_MUTED, markersize=5, label="one fold")
+    axes.plot([], [], "D-", color=ACCENT, linewidth=2.5, markersize=6, label="all patients, interval")
+    axes.plot([], [], "o", color="none", markeredgecolor=MUTED, markersize=5, label="one fold")
     if with_chance:
-        axes.plot([], [], color=_INK, linewidth=1, linestyle=(0, (2, 2)), label="chance")
+        axes.plot([], [], color=INK, linewidth=1, linestyle=(0, (2, 2)), label="chance")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
 
 
@@ -171,36 +159,3 @@ def _numbers(metric: Metric) -> tuple[float, float, float]:
     values = [metric.get(key) for key in ("estimate", "ci_low", "ci_high")]
     estimate, low, high = (float("nan") if value is None else float(value) for value in values)
     return estimate, low, high
-
-
-@contextmanager
-def _style(name: str) -> Iterator[None]:
-    """Settings of one figure; DejaVu Sans comes with matplotlib, so that the layout is the same everywhere."""
-    own: dict[Any, Any] = {
-        "font.family": ["sans-serif"], "font.sans-serif": ["DejaVu Sans"], "font.size": 10.5, "text.parse_math": False,
-        "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none", "svg.hashsalt": name,
-        "axes.edgecolor": _MUTED, "axes.labelcolor": _INK, "text.color": _INK, "xtick.color": _INK, "ytick.color": _INK,
-    }  # fmt: skip
-    with mpl.rc_context({**sns.axes_style("ticks"), **own}):
-        yield
-
-
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
-
-
-def _svg(figure: Figure, name: str, title: str) -> str:
-    """The figure without prologue and metadata, its ids made the figure's own, its style sheet made attributes."""
-    buffer = io.StringIO()
-    figure.savefig(
-        buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    )
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
-    own = partial(re.sub, r'( id="|url\(#|href="#)', rf"\g<1>{name}-")
-    text = re.sub(r"<[^>]*>", lambda tag: own(tag[0]), text)  # texts hold no '<', but may read like an id
-    head = f'<svg role="img" aria-label="{escape(title)}" stroke-linejoin="round" stroke-linecap="butt"'
-    return text.replace("<svg", head, 1)

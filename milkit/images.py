@@ -1,13 +1,15 @@
-"""One cell image: read as 8-bit RGB, and written for a page."""
+"""One cell image: read as 8-bit RGB, cut out of its field where it is part of one, and written for a page."""
 
 import base64
 import io
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from milkit import archives
 from milkit.errors import ImageError
 
 MAX_PIXELS = 4096 * 4096
@@ -38,9 +40,86 @@ def read_image(source: Path | io.BytesIO) -> RgbImage:
     except UnidentifiedImageError:
         msg = "the file is not an image"
         raise ImageError(msg) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        msg = f"the image cannot be decoded ({error})"
+    except Exception as error:  # Pillow lets through whatever damaged bytes lead its decoders to
+        msg = f"the image cannot be decoded ({str(error) or type(error).__name__})"
         raise ImageError(msg) from None
+
+
+class Place(NamedTuple):
+    """Where a cell's pixels lie: a file relative to the cohort's root, and the box in it where it is a field."""
+
+    root: Path
+    path: str
+    box: str = ""
+
+
+def read_bytes(root: Path, path: str) -> bytes:
+    """The bytes of a cell's image file, by its path relative to the cohort's root; else an ``ImageError``.
+
+    ``smears.zip::P1/image_3.png`` is a file inside an archive, see ``milkit.archives``.
+    """
+    inside = archives.split(path)
+    if inside:
+        return archives.read_member(root / inside[0], inside[1])
+    try:
+        file = root / path
+        if file.exists() and not file.is_file():
+            msg = "the file cannot be opened (it is no regular file)"
+            raise ImageError(msg)
+        if file.stat().st_size > archives.MAX_BYTES:
+            msg = f"{file.stat().st_size / 1e6:.0f} MB is no image of a cell"
+            raise ImageError(msg)
+        return file.read_bytes()
+    except OSError as error:
+        msg = f"the file cannot be opened ({error.strerror})"
+        raise ImageError(msg) from None
+
+
+def read_cell(content: bytes, box: str = "") -> RgbImage:
+    """One cell from the bytes of its file: the whole image, or the part in the box; else an ``ImageError``."""
+    image = read_image(io.BytesIO(content))
+    return cut(image, parse_box(box)) if box else image
+
+
+class Box(NamedTuple):
+    """A part of an image in its own pixels; it may reach over the border."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        """As the column ``box`` of a cohort's cells has it."""
+        return " ".join(map(str, self))
+
+
+def parse_box(text: str) -> Box:
+    """``left top width height`` in whole pixels, as the column ``box`` of a cohort's cells has them."""
+    try:
+        box = Box(*map(int, text.split()))
+    except (TypeError, ValueError):
+        box = Box(0, 0, 0, 0)
+    if box.width < 1 or box.height < 1:
+        msg = f"the box '{text}' is not `left top width height` in whole pixels"
+        raise ImageError(msg)
+    return box
+
+
+def cut(image: RgbImage, box: Box) -> RgbImage:
+    """The part of an image that a box shows, (height, width, 3) of the box; never with a black border.
+
+    A box over the border is shifted inside; where the image is smaller than the box, its edge pixels are repeated.
+    """
+    height, width = image.shape[:2]
+    left = min(max(box.left, 0), max(width - box.width, 0))
+    top = min(max(box.top, 0), max(height - box.height, 0))
+    part = image[top : top + box.height, left : left + box.width]
+    lacking = (box.height - part.shape[0], box.width - part.shape[1])
+    if not any(lacking):
+        return part
+    around = [(missing // 2, missing - missing // 2) for missing in lacking]
+    return np.pad(part, (*around, (0, 0)), mode="edge")
 
 
 def _to_rgb(image: Image.Image) -> RgbImage:
@@ -48,6 +127,9 @@ def _to_rgb(image: Image.Image) -> RgbImage:
         msg = "the image has floating-point values of unknown range"
         raise ImageError(msg)
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it to white
+        if np.asarray(image).max(initial=0) > 65535:
+            msg = "the image has whole numbers beyond 16 bits, of unknown range"
+            raise ImageError(msg)
         grey = (np.asarray(image, dtype=np.float64) * (255.0 / 65535.0)).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     return np.asarray(image.convert("RGB"), dtype=np.uint8)

@@ -45,15 +45,13 @@ class Workspace:
             return self.root / named
         if len(found) == 1 and not named:
             return found[0]
-        command, flag = ("extract", "--store") if kind == "store" else ("train-mil", "--run")
+        command = "extract" if kind == "store" else "train-mil"
         error = StoreError if kind == "store" else RunError
         if not found:
-            msg = (
-                f"The workspace {self.root} holds no {kind}; make one with `milkit {command}` or name one with {flag}."
-            )
+            msg = f"The workspace {self.root} holds no {kind}; make one with `milkit {command}`, or name one."
             raise error(msg)
         names = ", ".join(str(path.relative_to(self.root)) for path in found)
-        msg = f"The workspace {self.root} has no current {kind}; name one of those that it holds with {flag}: {names}."
+        msg = f"The workspace {self.root} has no current {kind}; name one of those that it holds: {names}."
         raise error(msg)
 
     def new_run(self, cohort: str, encoder: str, head: str) -> Path:
@@ -88,17 +86,22 @@ class Workspace:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a hidden folder to fill; it is renamed to ``path`` when the block ends, and removed when it fails.
 
-    A ``path`` that exists is a ``RunError`` before anything is done.
+    A ``path`` that exists is a ``RunError``, also when it came into being meanwhile.
     """
+    exists = f"{path} exists already and is not overwritten; give another name, or move that folder away."
     if path.exists():
-        msg = f"{path} exists already and is not overwritten; give another name, or move that folder away."
-        raise RunError(msg)
+        raise RunError(exists)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
     partial.chmod(0o755)  # mkdtemp's 0700 would keep colleagues out of the finished folder
     try:
         yield partial
-        partial.replace(path)
+        try:
+            partial.replace(path)
+        except OSError as error:
+            if path.exists():
+                raise RunError(exists) from error
+            raise
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -174,6 +177,11 @@ def log_to(path: Path) -> Iterator[None]:
         logger.removeHandler(handler)
         logger.setLevel(before)
         handler.close()
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use, which on a cluster are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_run_name(name: str) -> str:

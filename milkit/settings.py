@@ -62,6 +62,14 @@ class CohortRecipe(Settings):
     """The encoder that suits this cohort, used where its weights can be had and `--encoder` names no other."""
     arguments: dict[str, Any] = {}
     """Further keyword arguments of the factory."""
+    kind: Literal["patients", "cells", ""] = ""
+    """What carries the labels: patients, or single cells whose patients are unknown (no multiple-instance learning)."""
+    verified: Literal["real files", "faithful fake", "unverified"] = "unverified"
+    """What the reader was tested on: the published files themselves, files laid out as published, or neither."""
+    licence: str = ""
+    """Under which the images are published."""
+    source: str = ""
+    """Where they are published."""
 
     @model_validator(mode="before")
     @classmethod
@@ -69,14 +77,22 @@ class CohortRecipe(Settings):
         return {"factory": values.get("name", ""), **values} if isinstance(values, dict) else values
 
 
+Precision = Literal["fp32", "bf16"]
+Backend = Literal["torch", "openvino"]
+
+
 class ExtractSettings(Settings):
-    """`milkit extract`: cells to features."""
+    """`milkit extract`: cells to features. How the encoder is run is settled when a store is begun, and kept."""
 
     cohort: CohortRecipe
     encoder: Component = DEFAULT_ENCODER
-    batch_size: Annotated[int, Field(ge=1)] = 8
-    """Images a forward pass; part of a store's identity. 8 is fastest on two CPU cores, a GPU wants 64 and more."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Images a forward pass; empty means the one that a measurement finds fastest for this cohort."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto"] | Precision = "auto"
+    """Of the matrix products; `auto` is bf16 where the hardware computes in it and the features stay the same."""
+    backend: Literal["auto"] | Backend = "auto"
+    """`openvino` (`pip install milkit[openvino]`) is faster on some processors; `auto` is torch."""
     dtype: Literal["float16", "float32"] = "float16"
     """How features are stored; half precision halves the store and costs 3 decimal digits beyond the first."""
     max_failures: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -271,7 +287,7 @@ def _nearest(keys: tuple[str, ...], fault: Any, error: ValidationError) -> str:
         return ""
     known = {
         name
-        for settings in (CohortRecipe, ExtractSettings, MilSettings, TrainingSettings, ReportSettings)
+        for settings in Settings.__subclasses__()
         if settings.__name__ == error.title or len(keys) > 1
         for name in settings.model_fields
     }

@@ -9,9 +9,22 @@ from milkit.errors import StoreError
 from milkit.runs import write_text
 
 CELL_COLUMNS = ("cell_id", "patient_id", "path")
-"""What every cell has; a store's features depend on these alone."""
+"""What every cell has; a store's features depend on these, and on ``box`` where there is one."""
 
-_TEXT_COLUMNS = {"patient_id", "cell_id", "path", "label", "predicted", "reason", "cell_type", "sex", "site", "scanner"}
+_TEXT_COLUMNS = {
+    "patient_id",
+    "cell_id",
+    "path",
+    "label",
+    "predicted",
+    "reason",
+    "cell_type",
+    "box",
+    "sample_id",
+    "sex",
+    "site",
+    "scanner",
+}
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -30,6 +43,17 @@ def read_table(path: Path) -> pd.DataFrame:
 def digest(table: pd.DataFrame) -> str:
     """SHA-256 over the file that ``write_table`` makes of the table."""
     return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
+
+
+def cells_digest(cells: pd.DataFrame) -> str:
+    """SHA-256 over what the features of cells depend on: ids, paths, and boxes where they are parts of fields."""
+    return digest(cells[[*CELL_COLUMNS, *(["box"] if "box" in cells else [])]])
+
+
+def places(cells: pd.DataFrame) -> list[tuple[str, str]]:
+    """Path and box of each cell's image; the box is empty where a file shows one cell."""
+    boxes = cells["box"].fillna("") if "box" in cells else [""] * len(cells)
+    return [(str(path), str(box)) for path, box in zip(cells["path"], boxes, strict=True)]
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -13,6 +13,12 @@ from milkit.bags import BagStore
 from milkit.cohort import Cohort
 
 
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test asks a hub for weights."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
 @pytest.fixture
 def toy_store(tmp_path: Path) -> BagStore:
     """18 patients, three classes, 10 to 12 cells each, 6 features."""

@@ -11,6 +11,7 @@ from toys import made_of, make_store, toy_patients
 
 from milkit.bags import BLOCK, BagStore
 from milkit.errors import StoreError
+from milkit.tables import read_table
 
 
 def _empty(path: Path) -> BagStore:
@@ -64,6 +65,7 @@ def test_the_bytes_do_not_depend_on_the_order_of_writing(tmp_path: Path) -> None
     for store, order in ((one, ["NA", "P1"]), (other, ["P1", "NA"])):
         for name in order:
             _write(store, name, seed=len(name))
+        store.close()
     files = [{p.relative_to(s.path): p.read_bytes() for p in s.path.rglob("*") if p.is_file()} for s in (one, other)]
     assert files[0] == files[1]
 
@@ -86,14 +88,6 @@ def test_no_store_and_a_foreign_group_are_told_apart(tmp_path: Path) -> None:
         BagStore(tmp_path / "other.zarr")
 
 
-def test_a_second_writer_is_told_to_wait(tmp_path: Path) -> None:
-    first = _empty(tmp_path / "s.zarr")
-    with pytest.raises(StoreError, match=r"Another process is writing the store"):
-        BagStore(tmp_path / "s.zarr", writable=True)
-    first.close()
-    BagStore(tmp_path / "s.zarr", writable=True).close()
-
-
 def test_a_store_opened_for_reading_is_not_written(tmp_path: Path) -> None:
     _empty(tmp_path / "s.zarr").close()
     with pytest.raises(StoreError, match=r"opened for reading"):
@@ -105,16 +99,6 @@ def test_features_of_the_wrong_shape_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"features \(1, 4\) and digests \(1, 32\), expected \(2, 4\)"):
         store.write("NA", np.zeros((1, 4)), np.zeros((1, 32), dtype=np.uint8), {})
     assert store.pending() == ["NA", "P1"]
-
-
-def test_verify_names_the_patient_of_a_flipped_byte(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "s.zarr", toy_patients(2))
-    assert store.verify() == []
-    path = store.path / "features" / "c" / "0" / "0"
-    content = bytearray(path.read_bytes())
-    content[store.rows_of("P03").start * 6 * 4 + 1] ^= 1
-    path.write_bytes(content)
-    assert BagStore(store.path).verify() == ["the bytes of patient 'P03' are not those that were written"]
 
 
 def test_a_truncated_array_is_a_store_error(tmp_path: Path) -> None:
@@ -154,7 +138,7 @@ def test_a_failed_creation_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     def fail(*_: object) -> None:
         raise OSError("disk full")  # noqa: EM101
 
-    monkeypatch.setattr("milkit.bags.make_arrays", fail)
+    monkeypatch.setattr("milkit.bags.store.make_arrays", fail)
     with pytest.raises(OSError, match="disk full"):
         _empty(tmp_path / "s.zarr")
     assert list(tmp_path.iterdir()) == []
@@ -173,14 +157,6 @@ def test_cells_and_patients_in_different_orders_are_refused(tmp_path: Path) -> N
     cells = pd.DataFrame({"cell_id": ["a", "b"], "patient_id": ["10", "1"], "path": ["a", "b"]})
     with pytest.raises(StoreError, match="The cells are not sorted like the patients"):
         BagStore.create(tmp_path / "s.zarr", patients, cells, 4, made_of())
-
-
-@pytest.mark.parametrize("table", ["cells.csv", "patients.csv"])
-def test_verify_finds_a_table_that_was_edited(tmp_path: Path, table: str) -> None:
-    store = make_store(tmp_path / "s.zarr", toy_patients(2))
-    path = store.path / table
-    path.write_text(path.read_text().replace("P03", "P3", 1) if table == "cells.csv" else path.read_text() + "\n")
-    assert f"{table} is not the table that was written" in BagStore(store.path).verify()
 
 
 @pytest.mark.parametrize("table", ["cells.csv", "patients.csv"])
@@ -206,3 +182,71 @@ def test_a_damaged_zarr_json_is_a_store_error(tmp_path: Path) -> None:
     (store.path / "zarr.json").write_text("{")
     with pytest.raises(StoreError, match="is not valid JSON; the store is damaged"):
         BagStore(store.path)
+
+
+def test_a_pending_patient_is_not_read(tmp_path: Path) -> None:
+    store = _empty(tmp_path / "s.zarr")
+    _write(store, "NA")
+    with pytest.raises(
+        StoreError, match=r"Patient 'P1' is not in the store .* yet; run the same `milkit extract` again"
+    ):
+        store["P1"]
+    with pytest.raises(StoreError, match="lacks 1 of 2 patients"):
+        store.load()
+
+
+def test_the_whole_store_loads_as_it_is_stored(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", toy_patients(2), dtype="float16")
+    features = store.load()
+    assert features.dtype == np.float16
+    np.testing.assert_array_equal(features, np.concatenate([bag.features for bag in store]))
+
+
+def test_opening_reads_no_table_of_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read = make_store(tmp_path / "s.zarr", toy_patients(2)).path, list[str]()
+    monkeypatch.setattr("milkit.bags.tables.read_table", lambda file: read.append(file.name) or read_table(file))
+    store = BagStore.open(path)
+    assert store.n_cells == sum(range(10, 13)) * 2
+    assert read == ["patients.csv"]
+    assert store["P01"].cell_ids[0] == "P01/image_0"
+    assert read == ["patients.csv", "cells.csv"]
+
+
+def test_a_failed_cell_has_no_features_whatever_was_given(tmp_path: Path) -> None:
+    store = _empty(tmp_path / "s.zarr")
+    given = np.ones((2, 4), dtype=np.float32)
+    store.write("NA", given, np.zeros((2, 32), dtype=np.uint8), {"NA/1": "broken"})
+    assert np.isnan(store["NA"].features).all(axis=1).tolist() == [False, True]
+    assert np.isfinite(given).all()
+
+
+def test_a_failure_of_another_patient_s_cell_is_refused(tmp_path: Path) -> None:
+    store = _empty(tmp_path / "s.zarr")
+    with pytest.raises(
+        StoreError, match=r"Cell 'P1/0' was listed among the failures of patient 'NA', which has no such"
+    ):
+        store.write("NA", np.ones((2, 4)), np.zeros((2, 32), dtype=np.uint8), {"P1/0": "broken"})
+    assert store.pending() == ["NA", "P1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [({"dim": None}, "dim"), ({"dtype": "float15"}, "dtype"), ({"version": 0}, "version"), ({"classes": 3}, "classes")],
+)
+def test_an_attribute_that_no_store_can_have_is_named(tmp_path: Path, change: dict[str, object], name: str) -> None:
+    path = make_store(tmp_path / "s.zarr", toy_patients(2)).path
+    content = json.loads((path / "zarr.json").read_text())
+    content["attributes"] |= change
+    (path / "zarr.json").write_text(json.dumps(content))
+    with pytest.raises(StoreError, match=f"The '{name}' in .*zarr.json is missing, or none that a bag store can have"):
+        BagStore(path)
+
+
+def test_an_open_that_fails_leaves_no_lock(tmp_path: Path) -> None:
+    path = make_store(tmp_path / "s.zarr", toy_patients(2)).path
+    content = (path / "patients.csv").read_bytes()
+    (path / "patients.csv").write_bytes(content.replace(b"P03", b"P02"))
+    with pytest.raises(StoreError, match=r"patients.csv is missing or damaged"):
+        BagStore(path, writable=True)
+    (path / "patients.csv").write_bytes(content)
+    BagStore(path, writable=True).close()

@@ -108,10 +108,44 @@ def test_an_encoder_that_was_named_does_not_fall_back(collection: Path, monkeypa
     _refused("extract", "--cohort", "aml_hehr", "--root", collection, "--encoder", "dinobloom-s", sentence=r"--weights")
 
 
+def test_an_encoder_and_the_settings_of_its_arguments_go_together(collection: Path) -> None:
+    random_network = ["--encoder", "timm:test_resnet", "--set", "encoder.pretrained=false"]
+    done = _run("extract", "--cohort", "aml_hehr", "--root", collection, "--precision", "fp32", *random_network)
+    assert "under timm-test_resnet-random" in done.stdout
+    assert "encoded by torch-cpu in fp32" in done.stderr
+
+
+def test_offline_an_encoder_that_is_not_cached_is_refused_at_once(collection: Path) -> None:
+    started = time.monotonic()
+    _refused(
+        *("extract", "--cohort", "aml_hehr", "--root", collection, "--encoder", "dinov2-s", "--offline"),
+        sentence=r"is not in the cache, and the network is forbidden \(--offline or HF_HUB_OFFLINE\); download",
+    )
+    assert time.monotonic() - started < 20
+
+
+def test_settings_of_the_execution_that_contradict_the_store_are_refused(collection: Path) -> None:
+    done = _run("extract", "--cohort", "aml_hehr", "--root", collection, "--encoder", "classical", "--batch-size", 4)
+    assert "4 images a batch" in done.stderr
+    again = ["extract", "--cohort", "aml_hehr", "--root", collection, "--encoder", "classical"]
+    _run(*again)
+    refused = _run(*again, "--batch-size", 8, status=2)
+    assert "was made otherwise (batch_size: 4 there, 8 now)" in refused.stderr
+    refused = _run(*again, "--precision", "bf16", status=2)
+    assert "precision: fp32 there, bf16 now" in refused.stderr
+
+
+def test_a_precision_that_an_encoder_does_not_know_is_refused(collection: Path) -> None:
+    _refused(
+        *("extract", "--cohort", "aml_hehr", "--root", collection, "--encoder", "classical", "--precision", "bf16"),
+        sentence="--precision bf16 was given, and the encoder 'classical' knows fp32; use that",
+    )
+
+
 def test_list_and_cohort_show_say_what_there_is(collection: Path) -> None:
     listed = _run("list").stdout
-    assert "encoders: classical, dinobloom-b" in listed
-    assert "recipes in configs/cohorts: aml_hehr, lymphocytosis" in listed
+    assert "encoders: classical, ctranspath, dinobloom-b" in listed
+    assert "recipes in configs/cohorts: acevedo, aml_hehr" in listed
     shown = _run("cohort", "show", "aml_hehr", "--root", collection).stdout
     assert "6 patients, 18 cells" in shown
     assert "189" in shown
@@ -240,14 +274,6 @@ def test_a_misspelt_setting(tmp_path: Path) -> None:
 
 def test_nothing_to_report_on() -> None:
     _refused("report", sentence=r"The workspace milkit-work holds no run; make one with `milkit train-mil`")
-
-
-def test_verify_finds_a_flipped_byte_and_ends_with_status_3(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "s.zarr", toy_patients(3))
-    assert "0 faults" in _run("verify", "--store", store.path).stdout
-    chunk = store.path / "features" / "c" / "0" / "0"
-    chunk.write_bytes(b"\x01" + chunk.read_bytes()[1:])
-    assert "patient 'P00'" in _run("verify", "--store", store.path, status=3).stdout
 
 
 @pytest.mark.slow

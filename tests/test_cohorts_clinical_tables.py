@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from cohorts.clinical_tables import column_named, read_table
+from milkit.clinical_tables import sheet_names
 from milkit.errors import CohortError
 
 
@@ -46,3 +47,26 @@ def test_the_named_sheet_of_an_excel_file_is_read_or_its_first(tmp_path: Path) -
         pd.DataFrame({"id": ["NA"], "age": [44.5]}).to_excel(book, sheet_name="metadata", index=False)
     assert read_table(tmp_path / "t.xlsx", sheet="metadata").to_dict("list") == {"id": ["NA"], "age": ["44.5"]}
     assert read_table(tmp_path / "t.xlsx")["x"].tolist() == ["first"]
+
+
+def test_the_line_in_which_excel_names_its_separator_is_no_header(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("sep=;\nid;Befund, kurz\nP1;APL, hypergranular\n")
+    assert read_table(tmp_path / "t.csv").to_dict("list") == {"id": ["P1"], "Befund, kurz": ["APL, hypergranular"]}
+
+
+@pytest.mark.parametrize("suffix", ["xls", "ods", "sav"])
+def test_a_kind_of_table_that_is_not_read_is_named_and_not_taken_for_text(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"t.{suffix}").write_bytes(b"\xd0\xcf\x11\xe0")
+    with pytest.raises(
+        CohortError, match=rf"is a .{suffix} file, where CSV, TSV, .xlsx or Parquet was expected; save it"
+    ):
+        read_table(tmp_path / f"t.{suffix}")
+
+
+def test_a_damaged_excel_file_is_refused(tmp_path: Path) -> None:
+    pd.DataFrame({"id": ["P1"]}).to_excel(tmp_path / "t.xlsx", index=False)
+    content = (tmp_path / "t.xlsx").read_bytes()
+    (tmp_path / "t.xlsx").write_bytes(content[: len(content) // 2])
+    with pytest.raises(CohortError, match=r"t.xlsx cannot be read as a table \(.*; save it as CSV in UTF-8"):
+        read_table(tmp_path / "t.xlsx")
+    assert sheet_names(tmp_path / "t.xlsx") == []

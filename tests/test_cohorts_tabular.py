@@ -15,9 +15,13 @@ from milkit.settings import CohortRecipe
 ARGUMENTS: dict[str, Any] = {
     "images": "smears/{patient_id}/{cell_id}.png",
     "patients": "patients.csv",
-    "columns": {"patient_id": "Case", "label": "Diagnosis", "sex": "Sex", "count": "Count"},
+    "columns": {
+        "patient_id": "Case",
+        "label": "Diagnosis",
+        "sex": {"column": "Sex", "values": {"f": "F"}},
+        "count": "Count",
+    },
     "labels": {"0": "reactive", "1": "malignant"},
-    "values": {"sex": {"f": "F"}},
 }
 TABLE = "Case;Diagnosis;Sex;Count\nNA;0;f;1,5\nP1;1.0;M;2\n"
 
@@ -54,6 +58,10 @@ def test_labels_values_and_decimal_commas_are_translated(root: Path) -> None:
 def test_classes_keep_the_order_of_the_recipe(root: Path) -> None:
     assert _load(root).classes == ("reactive", "malignant")
     assert _load(root, labels={"1": "malignant", "0": "reactive"}).classes == ("malignant", "reactive")
+
+
+def test_codes_need_no_quotes_in_yaml(root: Path) -> None:
+    assert _load(root, labels={0: "reactive", 1: "malignant"}).classes == ("reactive", "malignant")
 
 
 def test_cells_can_come_from_a_table(root: Path) -> None:
@@ -119,7 +127,7 @@ def test_folder_names_are_taken_literally(root: Path) -> None:
 
 def test_an_age_that_is_no_number_is_refused(root: Path) -> None:
     (root / "patients.csv").write_text("Case;Diagnosis;age\nNA;0;44,5\nP1;1;4o\n")
-    with pytest.raises(CohortError, match=r"Column 'age' holds '4o' where a number was expected"):
+    with pytest.raises(CohortError, match=r"column 'age' holds '4o' \(P1\) where a number was expected; mend"):
         _load(root, columns={"patient_id": "Case", "label": "Diagnosis"})
 
 
@@ -130,9 +138,10 @@ def test_a_site_code_stays_text(root: Path) -> None:
 
 
 def test_a_sex_that_is_not_translated_is_named(root: Path) -> None:
-    (root / "patients.csv").write_text(TABLE.replace(";M;", ";weiblich;"))
+    (root / "patients.csv").write_text(TABLE.replace(";f;", ";weiblich;"))
     with pytest.raises(
-        CohortError, match=r"holds the sex weiblich, expected F, M or a blank; translate it in `values`"
+        CohortError,
+        match=r"column 'Sex' \(sex\) holds 'weiblich' \(NA\) where F, M or a blank was expected; translate it in `val",
     ):
         _load(root)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from encoder_toys import State, images, prefixed, put_into_cache, use_only, vit_state
 from safetensors.torch import save_file
-from torch import Tensor
 
 from encoders import dinobloom
 from encoders.dinobloom import dinobloom_b, dinobloom_g, dinobloom_l, dinobloom_s
@@ -29,7 +29,6 @@ FACTORIES: dict[str, Callable[..., Encoder]] = {
     "l": dinobloom_l,
     "g": dinobloom_g,
 }
-State = dict[str, Tensor]
 
 
 @pytest.fixture(autouse=True)
@@ -40,14 +39,7 @@ def tiny_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def state(size: str = "s") -> State:
-    generator = torch.Generator().manual_seed(0)
-    with torch.device("meta"):
-        empty = VisionTransformer(TINY[size]).state_dict()
-    return {name: torch.randn(value.shape, generator=generator) * 0.1 for name, value in empty.items()}
-
-
-def prefixed(tensors: State, prefix: str) -> State:
-    return {prefix + name: value for name, value in tensors.items()}
+    return vit_state(TINY[size])
 
 
 def heads() -> State:
@@ -70,10 +62,6 @@ def reference(tmp_path: Path) -> Encoder:
     path = tmp_path / "reference.bin"
     torch.save(state(), path)
     return dinobloom_s(path)
-
-
-def images() -> Tensor:
-    return torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -144,20 +132,24 @@ def test_an_unpublished_size_is_refused_with_the_address(tmp_path: Path) -> None
 
 
 def test_a_dinov2_release_is_recognised(tmp_path: Path) -> None:
-    message = (
-        r"holds 1370 positions, which is a DINOv2 release and not DinoBloom, expected 257; give a file from Zenodo"
-    )
+    message = r"holds 1370 positions, but DinoBloom-S has 257; use the encoder dinov2-s\."
     refused(tmp_path, state() | {"pos_embed": torch.zeros(1, 1370, 24)}, message)
 
 
 def test_another_grid_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path, state() | {"pos_embed": torch.zeros(1, 50, 24)}, r"holds 50 positions, expected 257")
+    message = r"holds 50 positions, but DinoBloom-S has 257; give a file from Zenodo record 10908163 or MarrLab"
+    refused(tmp_path, state() | {"pos_embed": torch.zeros(1, 50, 24)}, message)
+
+
+def test_another_size_and_family_are_told_at_once(tmp_path: Path) -> None:
+    message = r"holds 2 blocks of 32 features with mlp, but DinoBloom-S has .*; use the encoder dinov2-b\."
+    refused(tmp_path, state("b") | {"pos_embed": torch.zeros(1, 1370, 32)}, message)
 
 
 def test_missing_and_unexpected_tensors_are_named(tmp_path: Path) -> None:
     tensors = state() | {"register_tokens": torch.zeros(1, 4, 24)}
-    del tensors["blocks.1.ls1.gamma"], tensors["mask_token"]
-    refused(tmp_path, tensors, r"missing: blocks\.1\.ls1\.gamma, mask_token; unexpected: register_tokens")
+    del tensors["blocks.1.ls1.gamma"], tensors["norm.bias"]
+    refused(tmp_path, tensors, r"missing: blocks\.1\.ls1\.gamma, norm\.bias; unexpected: register_tokens")
 
 
 def test_tensors_of_another_shape_are_named(tmp_path: Path) -> None:
@@ -208,33 +200,57 @@ def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         dinobloom_s(tmp_path / "nowhere.pth")
 
 
-def test_without_weights_the_cache_is_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: Encoder
-) -> None:
-    path = tmp_path / "cached.bin"
-    torch.save(state(), path)
-    asked = []
-
-    def from_cache(repository: str, file: str) -> str:
-        asked.append((repository, file))
-        return str(path)
-
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", from_cache)
-    assert dinobloom_s().digest == reference.digest
-    assert asked == [("MarrLab/DinoBloom", "pytorch_model_s.bin")]
-
-
-@pytest.mark.parametrize("answer", [None, object()])  # the object: the cache knows that the repository has no such file
 @pytest.mark.parametrize("size", FACTORIES)
-def test_weights_that_are_neither_given_nor_cached(answer: object, size: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repository, file: answer)
-    name = f"DinoBloom-{size.upper()}"
+def test_without_weights_the_hub_s_file_is_taken(size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights.bin"
+    torch.save(state(size), path)
+    cache = use_only(tmp_path / "cache", monkeypatch)
+    put_into_cache(cache, "MarrLab/DinoBloom", f"pytorch_model_{size}.bin", path.read_bytes())
+    taken, given = FACTORIES[size](), FACTORIES[size](path)
+    assert taken.digest == given.digest
+    assert taken.made_of == given.made_of
+
+
+@pytest.mark.parametrize("size", FACTORIES)
+def test_weights_that_are_neither_given_nor_cached(size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_only(tmp_path / "cache", monkeypatch)
     message = (
-        rf"{name} are neither given nor cached; download {name}\.pth from Zenodo record 10908163 or "
-        rf"pytorch_model_{size}\.bin from MarrLab/DinoBloom on Hugging Face and pass it with --weights FILE\."
+        rf"pytorch_model_{size}\.bin of MarrLab/DinoBloom on Hugging Face is not in the cache, and the network is "
+        rf"forbidden .*; download it there, or DinoBloom-{size.upper()}\.pth from Zenodo record 10908163, and pass it "
+        r"with --weights FILE\."
     )
     with pytest.raises(WeightsMissing, match=message):
         FACTORIES[size]()
+
+
+def test_a_file_that_only_bears_the_published_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "DinoBloom-S.pth"
+    torch.save({"teacher": prefixed(state(), "backbone.")}, path)
+    message = (
+        r"DinoBloom-S\.pth is called like a published file, whose SHA-256 begins with c2f7990b, and its own begins "
+        r"with [0-9a-f]{8}; download it again, or rename it if it is your own\."
+    )
+    with pytest.raises(WeightsError, match=message):
+        dinobloom_s(path)
+    assert dinobloom_s(path.rename(tmp_path / "mine.pth")).dim == 24
+
+
+def test_the_published_file_is_accepted_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "DinoBloom-S.pth"
+    torch.save(state(), path)
+    monkeypatch.setitem(dinobloom._SHA256, path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+    assert dinobloom_s(path).dim == 24
+
+
+@pytest.mark.parametrize("size", FACTORIES)
+def test_timm_s_ports_are_read(size: str, tmp_path: Path) -> None:
+    torch.save(state(size), tmp_path / "original.pth")
+    port = {name.replace("mlp.w12", "mlp.fc1").replace("mlp.w3", "mlp.fc2"): v for name, v in state(size).items()}
+    del port["mask_token"]
+    save_file(port, tmp_path / "model.safetensors")
+    original, ported = (FACTORIES[size](tmp_path / name) for name in ("original.pth", "model.safetensors"))
+    assert torch.equal(ported.model(images()), original.model(images()))
+    assert not ported.model.state_dict()["mask_token"].any()
 
 
 def test_the_data_sets_of_the_pre_training_are_named_once() -> None:

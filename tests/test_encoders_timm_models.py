@@ -1,5 +1,8 @@
 """timm's backbones: their own input, a name that can be a folder, and errors that help when offline."""
 
+import hashlib
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +10,8 @@ import numpy as np
 import pytest
 import timm
 import torch
+from encoder_toys import COMMIT, State, draw, put_into_cache, use_only
+from safetensors.torch import save
 
 from encoders.timm_models import timm_model
 from milkit.encoder import Transform, load_encoder
@@ -67,16 +72,109 @@ def test_an_unknown_tag_lists_the_tags() -> None:
         timm_model("resnet50.a1_in1")
 
 
-@pytest.mark.parametrize("model", [SMALL, "hf-hub:someone/some-model"])
-def test_weights_that_cannot_be_downloaded(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def published() -> State:
+    """timm's small network with a classifier, as its repository on the hub holds it."""
+    with torch.device("meta"):
+        empty = timm.create_model(SMALL, pretrained=False, num_classes=7).state_dict()
+    return draw({name: tuple(value.shape) for name, value in empty.items()})
+
+
+CONFIG = {
+    "architecture": "test_resnet",
+    "num_classes": 7,
+    "pretrained_cfg": {"tag": "ours", "input_size": [3, 96, 96], "num_classes": 7, "classifier": "fc"},
+}
+
+
+def test_pretrained_weights_are_taken_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = use_only(tmp_path / "cache", monkeypatch)
+    content = save(published())
+    put_into_cache(cache, f"timm/{SMALL}", "model.safetensors", content)
+    encoder = timm_model(SMALL)
+    assert encoder.name == f"timm-{SMALL}"
+    assert encoder.made_of["timm_tag"] == "r160_in1k"
+    assert encoder.made_of["weights_sha256"] == hashlib.sha256(content).hexdigest()
+    held = encoder.model.state_dict()
+    assert all(torch.equal(held[name], value) for name, value in published().items() if not name.startswith("fc."))
+    assert "state_dict" not in encoder.model.pretrained_cfg
+
+
+def test_a_repository_on_the_hub_is_taken_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = use_only(tmp_path / "cache", monkeypatch)
+    put_into_cache(cache, "someone/net", "config.json", json.dumps(CONFIG).encode(), named="b" * 40)
+    torch.save(published(), tmp_path / "weights.bin")
+    put_into_cache(cache, "someone/net", "pytorch_model.bin", (tmp_path / "weights.bin").read_bytes())
+    encoder = timm_model("hf-hub:someone/net")
+    assert encoder.name == "timm-hf-hub-someone-net"
+    assert encoder.transform.size == 96
+    assert torch.equal(encoder.model.state_dict()["conv1.0.weight"], published()["conv1.0.weight"])
+    assert timm_model(f"hf-hub:someone/net@{COMMIT}").digest == encoder.digest
+    assert timm_model("hf-hub:someone/net", weights=tmp_path / "weights.bin").digest == encoder.digest
+    assert timm_model("hf-hub:someone/net", pretrained=False).name.endswith("-random")
+
+
+def test_code_in_a_repository_s_weights_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = use_only(tmp_path / "cache", monkeypatch)
+    put_into_cache(cache, "someone/net", "config.json", json.dumps(CONFIG).encode(), named="b" * 40)
+    torch.save({"fc.weight": pytest.MonkeyPatch}, tmp_path / "weights.bin")
+    put_into_cache(cache, "someone/net", "pytorch_model.bin", (tmp_path / "weights.bin").read_bytes())
+    with pytest.raises(WeightsError, match=r"pytorch_model\.bin holds Python objects .* milkit runs no code"):
+        timm_model("hf-hub:someone/net")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            SMALL,
+            rf"^model\.safetensors of timm/{SMALL} .* the network is forbidden .*; download it .* --weights FILE\.$",
+        ),
+        ("hf-hub:someone/net", r"^model\.safetensors of someone/net .* the network is forbidden .* --weights FILE\.$"),
+        (
+            "gcvit_tiny.in1k",
+            r"'gcvit_tiny\.in1k' are not cached, and .* forbidden .*; download https://\S+ and pass it",
+        ),
+    ],
+)
+def test_a_forbidden_network_is_not_asked(
+    model: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_only(tmp_path, monkeypatch)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("the network was asked"))
+    started = time.monotonic()
+    with pytest.raises(WeightsMissing, match=message):
+        timm_model(model)
+    assert time.monotonic() - started < 5.0
+
+
+def test_a_repository_whose_configuration_is_not_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_only(tmp_path, monkeypatch)
+    message = (
+        r"^config\.json of someone/net .*; take timm's own name of the architecture and pass the file with --weights"
+    )
+    with pytest.raises(WeightsMissing, match=message):
+        timm_model("hf-hub:someone/net", pretrained=False)
+
+
+def test_a_configuration_that_timm_cannot_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = use_only(tmp_path / "cache", monkeypatch)
+    config = json.dumps(CONFIG | {"architecture": "nobody_knows"}).encode()
+    put_into_cache(cache, "someone/net", "config.json", config, named="b" * 40)
+    with pytest.raises(SettingsError, match=r"timm cannot build '\S+' \(RuntimeError\); check its configuration"):
+        timm_model("hf-hub:someone/net", pretrained=False)
+
+
+def test_weights_that_timm_cannot_download(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: Any, **__: Any) -> None:
         raise ConnectionError("Name or service not known\nRetry")  # noqa: EM101
 
+    monkeypatch.setattr("encoders.timm_models.network_is_forbidden", lambda: False)
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(
         WeightsMissing, match=r"could not be downloaded \(ConnectionError\); .* --weights FILE"
     ) as caught:
-        timm_model(model)
+        timm_model("gcvit_tiny.in1k")
     assert "\n" not in str(caught.value)
 
 
@@ -99,10 +197,11 @@ def test_a_checkpoint_of_another_backbone_is_refused(tmp_path: Path) -> None:
         timm_model(SMALL, weights=tmp_path / "weights.pth")
 
 
-def test_names_become_safe_for_folders(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = timm.create_model(SMALL, pretrained=False, num_classes=0)
-    monkeypatch.setattr(timm, "create_model", lambda *_, **__: small)
-    assert timm_model("hf-hub:some/mödel name").name == "timm-hf-hub-some-m-del-name"
+def test_names_become_safe_for_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mödel name").mkdir()
+    (tmp_path / "mödel name" / "config.json").write_text(json.dumps(CONFIG))
+    monkeypatch.chdir(tmp_path)
+    assert timm_model("local-dir:mödel name", pretrained=False).name == "timm-local-dir-m-del-name-random"
 
 
 def test_an_input_that_is_not_square_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,8 +211,10 @@ def test_an_input_that_is_not_square_is_refused(monkeypatch: pytest.MonkeyPatch)
         timm_model(SMALL, pretrained=False)
 
 
-def test_ports_of_dinobloom_have_seen_what_dinobloom_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = timm.create_model(SMALL, pretrained=False, num_classes=0)
-    monkeypatch.setattr(timm, "create_model", lambda *_, **__: small)
+def test_ports_of_dinobloom_have_seen_what_dinobloom_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = use_only(tmp_path / "cache", monkeypatch)
+    for name in ("1aurent/vit_small_patch14_224.dinobloom", "someone/net"):
+        put_into_cache(cache, name, "config.json", json.dumps(CONFIG).encode(), named="b" * 40)
+        put_into_cache(cache, name, "model.safetensors", save(published()))
     assert "aml_hehr" in timm_model("hf-hub:1aurent/vit_small_patch14_224.dinobloom").seen
-    assert timm_model(SMALL).seen == ()
+    assert timm_model("hf-hub:someone/net").seen == ()

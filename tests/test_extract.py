@@ -1,24 +1,29 @@
 """Extraction: resumable, the same bytes however it was interrupted, and no cell lost silently."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from milkit.bags import BagStore
 from milkit.cohort import Cohort
 from milkit.encoder import Encoder, Transform, encoder_digest
 from milkit.errors import SettingsError, StoreError
+from milkit.execution import Execution
 from milkit.extract import extract
 from milkit.images import read_image
+from milkit.ranks import Ranks
 from milkit.runs import Workspace
 from milkit.settings import CohortRecipe, ExtractSettings
 
-SETTINGS = ExtractSettings(cohort=CohortRecipe(name="toy"), batch_size=3)
+SETTINGS = ExtractSettings(cohort=CohortRecipe(name="toy"), batch_size=3, precision="fp32")
 
 
 class Corners(nn.Module):
@@ -138,7 +143,7 @@ def test_a_second_extract_into_one_store_is_told_to_wait(toy_cohort: Cohort, tmp
     work = Workspace(tmp_path / "work")
     path = extract(toy_cohort, _encoder(), SETTINGS, work).path
     holder = BagStore(path, writable=True)
-    with pytest.raises(StoreError, match="Another process is writing"):
+    with pytest.raises(StoreError, match=r"Process \d+ on .* has been writing the store"):
         extract(toy_cohort, _encoder(), SETTINGS, work)
     holder.close()
 
@@ -194,8 +199,6 @@ def test_features_too_large_for_float16_are_failures_with_a_reason(toy_cohort: C
 
 
 def test_the_same_weights_from_another_file_continue_the_store(toy_cohort: Cohort, tmp_path: Path) -> None:
-    import dataclasses
-
     work = Workspace(tmp_path / "work")
     for digest_of_file in ("1", "2"):
         encoder = dataclasses.replace(_encoder(), made_of={"weights_sha256": digest_of_file})
@@ -210,3 +213,47 @@ def test_a_gpu_that_is_not_there_leaves_no_store(toy_cohort: Cohort, tmp_path: P
     with pytest.raises(SettingsError, match="The device cuda was asked for and PyTorch finds no GPU here"):
         extract(toy_cohort, _encoder(), cuda, Workspace(tmp_path / "work"))
     assert not (tmp_path / "work").exists()
+
+
+def test_a_corrected_cell_label_is_taken_over_without_encoding_again(toy_cohort: Cohort, tmp_path: Path) -> None:
+    work = Workspace(tmp_path / "work")
+    typed = dataclasses.replace(toy_cohort, cells=toy_cohort.cells.assign(cell_type="blast"))
+    extract(typed, _encoder(), SETTINGS, work)
+    corrected = dataclasses.replace(toy_cohort, cells=toy_cohort.cells.assign(cell_type="monocyte"))
+    encoder = _encoder()
+    store = BagStore.open(extract(corrected, encoder, SETTINGS, work).path)
+    assert set(store.cells["cell_type"]) == {"monocyte"}
+    assert encoder.model.batches == 0
+    assert store.verify() == []
+
+
+def test_a_cell_in_a_box_is_encoded_as_if_it_had_been_cut_out_before(toy_cohort: Cohort, tmp_path: Path) -> None:
+    boxed = dataclasses.replace(toy_cohort, cells=toy_cohort.cells.assign(box="2 3 6 6"))
+    cut = dataclasses.replace(toy_cohort, root=tmp_path / "cut")
+    for path in toy_cohort.cells["path"]:
+        (cut.root / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.open(toy_cohort.root / path).crop((2, 3, 8, 9)).save(cut.root / path)
+    stores = [
+        BagStore.open(extract(cohort, _encoder(), SETTINGS, Workspace(tmp_path / name)).path)
+        for name, cohort in (("boxed", boxed), ("cut", cut))
+    ]
+    np.testing.assert_array_equal(stores[0].load(), stores[1].load())
+    assert stores[0].attributes["cohort_digest"] != stores[1].attributes["cohort_digest"]
+
+
+def test_a_rank_with_another_encoder_than_the_first_is_refused(toy_cohort: Cohort, tmp_path: Path) -> None:
+    """As when the weights that a recipe wishes for are cached on one machine only."""
+    work = Workspace(tmp_path / "work")
+    path = extract(toy_cohort, _encoder(), SETTINGS, work).path
+    agreed = [(path, Execution.recorded(BagStore(path).attributes), ["P0"]), None]
+
+    class Second(Ranks):
+        def agreed(self, decide: Any) -> Any:
+            return agreed.pop(0)
+
+        def each(self, work: Any) -> Any:
+            return work()
+
+    other = dataclasses.replace(_encoder(), digest="0" * 64)
+    with pytest.raises(StoreError, match="was made otherwise \\(encoder_digest"):
+        extract(toy_cohort, other, SETTINGS, work, ranks=Second(1, 2))

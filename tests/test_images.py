@@ -1,6 +1,7 @@
 """Images: every mode becomes 8-bit RGB with the right values, and what cannot be read says why."""
 
 import base64
+import contextlib
 import io
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from milkit import images
 from milkit.errors import ImageError
-from milkit.images import RgbImage, data_uri, read_image
+from milkit.images import Box, RgbImage, cut, data_uri, parse_box, read_bytes, read_cell, read_image
 
 
 @pytest.fixture
@@ -144,3 +145,75 @@ def test_floating_point_images_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(ImageError, match="floating-point values of unknown range"):
         read_image(tmp_path / "a.tif")
+
+
+def _field(height: int = 40, width: int = 60) -> np.ndarray:
+    """Every pixel tells its place: red is the row, green the column."""
+    field = np.zeros((height, width, 3), dtype=np.uint8)
+    field[..., 0], field[..., 1] = np.arange(height)[:, None], np.arange(width)
+    return field
+
+
+def test_a_box_cuts_its_part_out_of_a_field() -> None:
+    np.testing.assert_array_equal(cut(_field(), Box(10, 5, 20, 8)), _field()[5:13, 10:30])
+
+
+@pytest.mark.parametrize(
+    ("box", "top", "left"), [(Box(-7, -3, 20, 20), 0, 0), (Box(50, 35, 20, 20), 20, 40)], ids=["before", "beyond"]
+)
+def test_a_box_over_the_border_is_shifted_inside(box: Box, top: int, left: int) -> None:
+    np.testing.assert_array_equal(cut(_field(), box), _field()[top : top + 20, left : left + 20])
+
+
+def test_a_box_larger_than_its_field_repeats_the_edges_and_is_never_black() -> None:
+    part = cut(_field() + 100, Box(-10, 0, 80, 50))
+    assert part.shape == (50, 80, 3)
+    assert part[..., :2].min() >= 100
+    np.testing.assert_array_equal(part[5:45, 10:70], _field() + 100)
+
+
+def test_a_box_is_read_back_as_it_was_written() -> None:
+    assert parse_box(str(Box(-3, 4, 50, 60))) == Box(-3, 4, 50, 60)
+
+
+@pytest.mark.parametrize("text", ["1 2 3", "1 2 3 4 5", "a b c d", "1 2 0 5", "1.5 2 3 4"])
+def test_a_box_that_is_none_is_an_image_error(text: str) -> None:
+    with pytest.raises(ImageError, match=r"is not `left top width height` in whole pixels"):
+        parse_box(text)
+
+
+def test_a_cell_is_its_whole_image_or_its_box(tmp_path: Path) -> None:
+    Image.fromarray(_field()).save(tmp_path / "field.png")
+    content = read_bytes(tmp_path, "field.png")
+    np.testing.assert_array_equal(read_cell(content), _field())
+    np.testing.assert_array_equal(read_cell(content, "3 4 10 12"), _field()[4:16, 3:13])
+
+
+def test_a_file_that_is_not_there_has_a_reason(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"the file cannot be opened \(No such file or directory\)"):
+        read_bytes(tmp_path, "nothing.png")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG", "BMP", "WEBP"])
+def test_damaged_bytes_give_an_image_or_a_reason_and_nothing_else(noise: RgbImage, kind: str) -> None:
+    content, rng = encoded(Image.fromarray(np.tile(noise, (5, 5, 1))), kind), np.random.default_rng(0)
+    for _ in range(200):
+        damaged = bytearray(content)
+        for place in rng.integers(0, len(damaged), 3):
+            damaged[place] ^= int(rng.integers(1, 256))
+        with contextlib.suppress(ImageError):
+            assert read_image(io.BytesIO(bytes(damaged))).dtype == np.uint8
+
+
+def test_a_file_too_large_for_a_cell_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "slide.tif").open("wb") as file:
+        file.truncate(300 * 2**20)
+    with pytest.raises(ImageError, match="315 MB is no image of a cell"):
+        read_bytes(tmp_path, "slide.tif")
+
+
+def test_whole_numbers_beyond_16_bits_are_refused(tmp_path: Path) -> None:
+    levels = Image.fromarray(np.full((4, 4), 70_000, dtype=np.int32))
+    with pytest.raises(ImageError, match="whole numbers beyond 16 bits"):
+        read_image(io.BytesIO(encoded(levels, "TIFF")))

@@ -24,7 +24,7 @@ def test_the_only_store_is_the_current_one(tmp_path: Path) -> None:
 def test_a_guess_between_stores_lists_the_choices(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     _store(workspace, "one"), _store(workspace, "two")
-    with pytest.raises(StoreError, match=r"has no current store; name one .* --store: stores/one/.*two"):
+    with pytest.raises(StoreError, match=r"has no current store; name one .*: stores/one/.*two"):
         workspace.current("store")
 
 
@@ -37,9 +37,9 @@ def test_what_was_made_last_is_current(tmp_path: Path) -> None:
 
 
 def test_an_empty_workspace_says_which_command_makes_one(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"holds no store; make one with `milkit extract` or name one with --store"):
+    with pytest.raises(StoreError, match=r"holds no store; make one with `milkit extract`, or name one"):
         Workspace(tmp_path).current("store")
-    with pytest.raises(RunError, match=r"holds no run; make one with `milkit train-mil` or name one with --run"):
+    with pytest.raises(RunError, match=r"holds no run; make one with `milkit train-mil`, or name one"):
         Workspace(tmp_path).current("run")
 
 

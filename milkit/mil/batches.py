@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -31,22 +30,22 @@ class Bags:
     @classmethod
     def load(cls, store: BagStore, device: torch.device) -> "Bags":
         """Read a whole store; a patient without a readable cell is a ``StoreError``."""
-        features: list[npt.NDArray[np.float32]] = []
-        cell_ids: list[str] = []
-        offsets = [0]
-        for bag in store:
-            readable = np.isfinite(bag.features.sum(axis=1))
-            if not readable.any():
-                msg = (
-                    f"None of the {len(readable)} cells of patient '{bag.patient_id}' could be read; "
-                    "mend the images that the store's failures.csv lists, then run `milkit extract` again."
-                )
-                raise StoreError(msg)
-            features.append(bag.features[readable])
-            cell_ids += [cell for cell, fine in zip(bag.cell_ids, readable, strict=True) if fine]
-            offsets.append(offsets[-1] + int(readable.sum()))
-        packed = torch.from_numpy(np.concatenate(features)).to(device)
-        return cls(tuple(str(name) for name in store.patients.index), packed, tuple(offsets), tuple(cell_ids))
+        features = torch.from_numpy(store.load()).to(device).float()
+        readable = torch.isfinite(features.sum(dim=1)).cpu().numpy()
+        names = tuple(str(name) for name in store.patients.index)
+        counts = [int(readable[store.rows_of(name)].sum()) for name in names]
+        if 0 in counts:
+            name = names[counts.index(0)]
+            rows = store.rows_of(name)
+            msg = (
+                f"None of the {rows.stop - rows.start} cells of patient '{name}' could be read; "
+                "mend the images that the store's failures.csv lists, then run `milkit extract` again."
+            )
+            raise StoreError(msg)
+        if not readable.all():
+            features = features[torch.from_numpy(readable).to(device)]
+        cell_ids = store.cells["cell_id"].to_numpy()[readable].tolist()
+        return cls(names, features, (0, *accumulate(counts)), tuple(cell_ids))
 
     @property
     def dim(self) -> int:

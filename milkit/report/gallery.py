@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from milkit.errors import ImageError
-from milkit.images import data_uri, read_image
+from milkit.images import data_uri, read_bytes, read_cell
 
 SHOWN = 144
 """Smaller images are enlarged towards this width, in whole multiples; larger ones stay as they are. CSS pixels."""
@@ -37,10 +37,11 @@ class Picture:
         rank: Among the patient's cells, 1 being the highest weight.
         n_cells: The patient's cells.
         percentile: 100 for the highest weight, 0 for the lowest.
-        uri: ``data:`` URI; empty where the image cannot be read.
+        uri: ``data:`` URI; empty where there is no picture.
         width: On the page, CSS pixels.
         height: On the page, CSS pixels.
         true_pixels: Whether the picture is the image itself, which a screen must not smooth, and not a reduced one.
+        missing: Why there is no picture; empty where there is one.
     """
 
     cell_id: str
@@ -52,6 +53,7 @@ class Picture:
     width: int
     height: int
     true_pixels: bool
+    missing: str = ""
 
     @property
     def caption(self) -> str:
@@ -61,7 +63,7 @@ class Picture:
     @property
     def description(self) -> str:
         """For who cannot see the image."""
-        missing = "" if self.uri else ", image cannot be read"
+        missing = f", {self.missing}" if self.missing else ""
         return f"Cell {self.cell_id}, group {self.group}, rank {self.rank} of {self.n_cells}{missing}"
 
 
@@ -69,7 +71,7 @@ def encode(chosen: pd.DataFrame, root: Path | None, *, reduced: bool) -> Generat
     """Read and encode cells, in their order, some threads ahead of who takes them.
 
     Args:
-        chosen: One row a picture: cell_id, path, group, rank, percentile, n_cells.
+        chosen: One row a picture: cell_id, path, box, group, rank, percentile, n_cells.
         root: What the paths are relative to; None where it is unknown, which makes placeholders.
         reduced: Small lossy images instead of the true pixels.
     """
@@ -82,9 +84,10 @@ def encode(chosen: pd.DataFrame, root: Path | None, *, reduced: bool) -> Generat
 
 def _encode_one(cell: dict[Any, Any], root: Path | None, *, reduced: bool) -> Picture:
     uri, width, height, scale = "", SHOWN, SHOWN, 1
+    missing = "no image" if root is None else ""
     try:
         if root is not None:
-            image = read_image(root / cell["path"])
+            image = read_cell(read_bytes(root, cell["path"]), cell["box"])
             height, width = image.shape[:2]
             uri = data_uri(image, reduce_to=REDUCED if reduced else None)
             scale = 1 if reduced else max(1, SHOWN // width)
@@ -92,7 +95,7 @@ def _encode_one(cell: dict[Any, Any], root: Path | None, *, reduced: bool) -> Pi
                 shrink = min(1.0, REDUCED / max(height, width))
                 height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
     except ImageError:
-        pass  # an empty URI is a placeholder
+        missing = "image cannot be read"
     return Picture(
         cell_id=str(cell["cell_id"]),
         group=str(cell["group"]),
@@ -103,4 +106,5 @@ def _encode_one(cell: dict[Any, Any], root: Path | None, *, reduced: bool) -> Pi
         width=width * scale,
         height=height * scale,
         true_pixels=not reduced,
+        missing=missing,
     )

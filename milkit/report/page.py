@@ -103,11 +103,12 @@ def _reading(results: Results, *, reduced: bool) -> str:
         attention = "one attention that serves all classes"
     else:
         attention = "the attention for the predicted class"
-    size = (
-        f"Pictures are reduced to {REDUCED} px so that the report stays one file; judge morphology on the originals."
-        if reduced
-        else "Pictures show true pixels, 1:1; small ones are enlarged in whole multiples without smoothing."
-    )
+    if results.imported:
+        size = "There are no pictures, since the features were imported without images: find the cells by their ids."
+    elif reduced:
+        size = f"Pictures are reduced to {REDUCED} px to keep the report one file; judge morphology on the originals."
+    else:
+        size = "Pictures show true pixels, 1:1; small ones are enlarged in whole multiples without smoothing."
     return (
         "Cells are ordered by the weight that held-out models gave them "
         f"({attention}, averaged over repeats and seeds). Under each: rank among the patient's cells, and "

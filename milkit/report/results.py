@@ -14,7 +14,7 @@ from milkit.folds import Folds
 from milkit.predictions import SHARED, Attention, Predictions
 from milkit.runs import read_json
 from milkit.settings import MilSettings, load
-from milkit.tables import CELL_COLUMNS
+from milkit.tables import CELL_COLUMNS, places
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,11 @@ class Results:
         return Path(self.source["root"]) if self.source.get("root") else None
 
     @property
+    def imported(self) -> bool:
+        """Whether the features came without images, by `milkit import`."""
+        return self.store.attributes.get("backend") == "imported"
+
+    @property
     def level(self) -> str:
         """Coverage of the intervals, as text: ``95 %``."""
         return f"{100 * float(self.metrics.get('level', self.settings.level)):g} %"
@@ -120,9 +125,8 @@ def read_results(run: Path) -> Results:
 
 
 def _with_paths(cells: pd.DataFrame, store: BagStore) -> pd.DataFrame:
-    joined = cells.merge(
-        store.cells[list(CELL_COLUMNS)], on=["patient_id", "cell_id"], how="left", validate="one_to_one"
-    )
+    known = store.cells[list(CELL_COLUMNS)].assign(box=[box for _, box in places(store.cells)])
+    joined = cells.merge(known, on=["patient_id", "cell_id"], how="left", validate="one_to_one")
     _require(joined.loc[joined["path"].isna(), "cell_id"].tolist(), "cells", store)
     return joined
 

@@ -59,7 +59,10 @@ def method(results: Results) -> list[str]:
     )
     note = str(results.source.get("encoder_note") or "")
     what = dict(results.store.attributes.get("encoder_made_of") or {}).get("description")
-    encoder = f"The encoder {results.encoder}{f', {what},' if what else ''} turned every cell into features."
+    if results.imported:
+        encoder = f"The features of every cell were imported; their encoder is called {results.encoder}."
+    else:
+        encoder = f"The encoder {results.encoder}{f', {what},' if what else ''} turned every cell into features."
     return [
         f"{encoder} {note}".strip(),
         f"The head {settings.head.name} learned from whole patients in {folds}-fold cross-validation{repeated}{seeds}: "
@@ -82,7 +85,9 @@ def warnings(results: Results, n_shown: int, n_unreadable: int) -> list[str]:
     if failures := len(results.store.failures):
         cells = "cell" if failures == 1 else "cells"
         faults.append(f"{failures:,} {cells} could not be read when features were made and took no part.")
-    if n_unreadable:
+    if results.imported:
+        faults.append("The features were imported; there are no images here, and a box takes the place of each cell.")
+    elif n_unreadable:
         faults.append(
             f"{n_unreadable:,} of the {n_shown:,} images chosen for this report could not be read; "
             "a box takes their place."
