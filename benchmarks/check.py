@@ -108,17 +108,19 @@ def one(folder: Path, size: int) -> dict[str, Any]:
 def watched(command: list[str]) -> dict[str, Any]:
     """Run a command that prints JSON, and add the peak memory of its process and of the largest of its children."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    own = children = 0.0
+    own, children = 0.0, dict[int, float]()
     while process.poll() is None:
         own = max(own, peak_mb(process.pid))
         for tasks in Path(f"/proc/{process.pid}/task").glob("*/children"):
             try:
-                children = max([children, *(peak_mb(int(pid)) for pid in tasks.read_text().split())])
+                pids = [int(pid) for pid in tasks.read_text().split()]
             except OSError:
                 continue
+            # The last word of each: until it runs its own program, a new process has the memory of its parent.
+            children |= {pid: peak for pid in pids if (peak := peak_mb(pid))}
         time.sleep(0.05)
     output = process.stdout.read() if process.stdout else ""
-    return {**json.loads(output), "peak_mb": own, "worker_mb": children}
+    return {**json.loads(output), "peak_mb": own, "worker_mb": max(children.values(), default=0.0)}
 
 
 def peak_mb(pid: int) -> float:
