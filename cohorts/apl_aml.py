@@ -92,9 +92,11 @@ def apl_aml(root: Path | None = None) -> Cohort:
     if table["sample_id"].isna().all():
         table = table.drop(columns="sample_id")
     others = {str(image) for image in images} - {cell.path for cell in cells}
+    untyped = [cell.path for cell in cells if cell.cell_type is None and _is_signed(PurePosixPath(cell.path))]
     notes = [
         *count_note({"patients": len(patients), "images": len(cells)}, PUBLISHED),
         *missing_note("Images that are neither signed nor unsigned cells of a patient were not read", others),
+        *missing_note("Signed cells in folders of no known type have no type", untyped),
     ]
     present = tuple(name for name in CLASSES if name in set(patients["label"]))
     return Cohort("apl_aml", root, patients, table, present, tuple(notes))
@@ -109,9 +111,13 @@ def _cell(image: PurePosixPath) -> _Cell | None:
         return None
     patient = _patient_id(folders[owner])
     sample = "/".join(folders[owner + 1 : side]) or None
-    signed = folders[side].lower().startswith("signed")
     cell_id = "/".join(filter(None, (patient, sample, stem(image))))
-    return _Cell(cell_id, patient, str(image), sample, _type_of(image) if signed else None)
+    return _Cell(cell_id, patient, str(image), sample, _type_of(image) if _is_signed(image) else None)
+
+
+def _is_signed(image: PurePosixPath) -> bool:
+    """Whether an expert labelled the cell, by its folder."""
+    return any((match := _SIDE.fullmatch(name)) and not match[1] for name in image.parts[:-1])
 
 
 def _patient_id(name: str) -> str:

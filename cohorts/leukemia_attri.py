@@ -38,7 +38,7 @@ import pandas as pd
 
 from cohorts.box_files import read_coco, read_yolo
 from cohorts.field_crops import Field, Found, cell_table, image_size, images_by_stem, join_fields
-from cohorts.published_sets import count_note, given_folder
+from cohorts.published_sets import count_note, given_folder, missing_note
 from milkit.cohort import Cohort, natural_key
 from milkit.errors import CohortError, first_rows
 
@@ -101,16 +101,24 @@ def _read_domain(
 ) -> tuple[list[Field], list[str]]:
     images: dict[str, Path] = {}
     objects: dict[str, list[Found]] = {}
+    twice: set[str] = set()
     for split in _SPLITS:
         place = _inside(_inside(folder, ("images",)), (split,))
         here = images_by_stem(place) if place else {}
-        found = _coco(folder, split) if annotations == "coco" else _yolo(folder, split, here)
-        images |= {f"{domain}/{stem}": path for stem, path in here.items()}
-        objects |= {f"{domain}/{stem}": boxes for stem, boxes in found.items()}
+        twice |= images.keys() & here.keys()
+        images = here | images
+    for split in _SPLITS:
+        objects = (_coco(folder, split) if annotations == "coco" else _yolo(folder, split, images)) | objects
     if not objects:
         msg = f"{folder} holds no {annotations.upper()} boxes of train or test, where {_EXPECTED}"
         raise CohortError(msg)
-    return join_fields(root, images, objects)
+    fields, lacking = join_fields(
+        root,
+        {f"{domain}/{stem}": path for stem, path in images.items()},
+        {f"{domain}/{stem}": boxes for stem, boxes in objects.items()},
+    )
+    both = [f"{domain}/{stem}" for stem in twice]
+    return fields, [*missing_note("Fields that are in train and in test were read as those of train", both), *lacking]
 
 
 def _inside(folder: Path | None, names: Iterable[str]) -> Path | None:
@@ -142,8 +150,9 @@ def _yolo(folder: Path, split: str, images: dict[str, Path]) -> dict[str, list[F
     files = sorted(place.glob("[!.]*.txt")) if place else []
     return {
         path.stem: [found._replace(label=None) for found in read_yolo(path, image_size(images[path.stem]))]
-        for path in files
         if path.stem in images
+        else []
+        for path in files
     }
 
 
@@ -169,5 +178,6 @@ def _patients(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         else:
             rows[patient] = (diagnoses[0], "+".join(sorted(set(group["scanner"]), key=natural_key)))
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["label", "scanner"]).rename_axis("patient_id")
-    what = "Patients whose file names do not give one diagnosis were left out"
+    n_cells = int((~cells["patient_id"].isin(table.index)).sum())
+    what = f"Patients whose file names do not give one diagnosis were left out, with {n_cells:,} cells"
     return table, [f"{what}: {first_rows(unclear)}."] if unclear else []

@@ -25,16 +25,19 @@ Not verified on the published files: the layout above is as public code reads it
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from cohorts.field_crops import Found, cell_table, folder_with, images_by_stem, join_fields
 from cohorts.mask_files import outlines
-from cohorts.published_sets import count_note, given_folder, without_patients
+from cohorts.published_sets import count_note, given_folder, missing_note, without_patients
 from milkit.cohort import Cohort
 
 PUBLISHED = {"Baso": 53, "eosi": 39, "lymp": 52, "mixt": 8, "mono": 48, "neut": 50}
 """Fields of each class."""
+TWO_CELLS = {"Baso": (7, 31), "lymp": (3, 20, 23, 33, 34, 45, 52), "neut": (31, 38, 42, 47)}
+"""Numbers of the fields that are known to show two cells of their class."""
 CROPPED = 4
 """By how many pixels the masks were cut off on each side."""
 
@@ -67,9 +70,21 @@ def lisc(root: Path | None = None, expert: Literal[1, 2] = 1) -> Cohort:
         images |= here
     fields, unmatched = join_fields(root, images, cells)
     table, left_out = cell_table(fields)
+    left_out += _cells_of_fields(cells)
     counts = Counter(f"{field.name.partition('/')[0]} fields" for field in fields)
     published = {f"{name} fields": number for name, number in PUBLISHED.items()}
     return without_patients("lisc", root, table, [*count_note(counts, published), *left_out, *unmatched])
+
+
+def _cells_of_fields(cells: Mapping[str, Sequence[Found]]) -> list[str]:
+    """A sentence on fields that gave several cells, and one on those whose two cells touch, or were not outlined."""
+    known = {f"{name}/{number}" for name, numbers in TWO_CELLS.items() for number in numbers}
+    several = [field for field, found in cells.items() if len(found) > 1 and not field.startswith("mixt/")]
+    wrong = [field for field, found in cells.items() if field in known and len(found) != 2]
+    return [
+        *missing_note("Fields gave several cells, each with the class of the field", several),
+        *missing_note("Fields that are known to show two cells gave another number", wrong),
+    ]
 
 
 def _files(place: Path, name: str, inside: str = ".") -> dict[str, Path]:

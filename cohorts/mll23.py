@@ -18,11 +18,14 @@ a class has and not what an image shows; its numbers add up to 41,621, the paper
 
 Traps: archives leave ``__MACOSX`` behind. Some images occur under two labels (borderline cells), so a cell's id begins
 with its class. The first part of a name such as ``19-0000.PAP.PB~E.1-1232`` may be the number of a case; it is not
-documented as that and not taken for a patient, but do not publish the names.
+documented as that and not taken for a patient. In the ids of cells, which predictions and reports show, its SHA-256
+stands for it, cut to 12 digits: cells of one case can be told by it, and who tries all numbers finds the case. The
+paths, which stay in the tables of stores and checks, have the published names.
 
 Verified: the decoding of one TIFF of the same scanner and size. Folders are known from public code that reads them.
 """
 
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 from cohorts.cell_folders import foldered, image_count_note, images_below, label_cells, stem
@@ -55,6 +58,10 @@ _EXPECTED = (
     "the 18 class folders of MLL23 (myeloblast, neutrophil_segmented and so on, one zip each) were expected; download "
     "and unpack them from Zenodo, record 14277609, and give the folder above them with --root."
 )
+_NAMES = (
+    "The first part of a file name may be the number of a case, and a digest stands for it in the ids of cells: do not "
+    "pass on tables with paths, and know that a digest of a number is no secret to who tries all of them."
+)
 _class_of = foldered(COUNTS)
 
 
@@ -62,9 +69,10 @@ def mll23(root: Path | None = None) -> Cohort:
     """The published cells in the class folders below ``root``; they belong to no patient."""
     root = given_folder(root, "mll23", _EXPECTED)
     cells, notes = label_cells(root, images_below(root), _labelling, _EXPECTED)
-    return without_patients("mll23", root, cells, [*notes, *image_count_note(cells["cell_type"], COUNTS)])
+    return without_patients("mll23", root, cells, [_NAMES, *notes, *image_count_note(cells["cell_type"], COUNTS)])
 
 
 def _labelling(path: PurePosixPath) -> tuple[str, str] | None:
     name = _class_of(path)
-    return (f"{name}/{stem(path)}", name) if name else None
+    case, tilde, rest = stem(path).partition("~")
+    return (f"{name}/{sha256(case.encode()).hexdigest()[:12]}{tilde}{rest}", name) if name else None

@@ -87,6 +87,8 @@ def select(
 ) -> tuple["pd.Series[bool]", list[Exclusion]]:
     """Which rows stay, and the steps; patients are counted, who leave with the last of their rows.
 
+    Where patients have several rows, which are samples then, these are counted as well.
+
     Args:
         ids: The patient of each row.
         include: Rows stay where the rule holds.
@@ -95,12 +97,14 @@ def select(
     """
     kept = pd.Series(data=True, index=ids.index)
     steps: list[Exclusion] = []
+    several = ids.duplicated().any()
 
     def take_away(rows: "pd.Series[bool]", reason: str) -> None:
-        before = ids[kept].nunique()
+        before, samples_before = ids[kept].nunique(), int(kept.sum())
         kept[rows] = False
-        left = ids[kept].nunique()
-        steps.append(Exclusion(reason, before - left, left))
+        left, samples = ids[kept].nunique(), int(kept.sum())
+        of_samples = (samples_before - samples, samples) if several else ()
+        steps.append(Exclusion(reason, before - left, left, *of_samples))
         if not left:
             msg = f"The recipe's rules leave no patient of {ids.nunique():,}: the last went with '{reason}'; mend them."
             raise CohortError(msg)

@@ -17,13 +17,14 @@ Published at https://github.com/zxaoyou/segmentation_WBC (Zheng et al. 2018), wh
 
 ``cell_type`` is the meaning of the published number. An image is one cell already and taken as it is.
 
-Traps: ids are padded in file names (``007.bmp``) and not in the tables (``7``); the tables name their columns
-differently; the paper says 200 images where the first part has 300; ``Dataset 1/112.bmp`` and ``139.bmp`` are the same
-file. The labels are the authors', not experts'.
+Traps: ids are padded in file names (``007.bmp``) and not in the tables (``7``), and where a copy has both names, the
+padded one is read; the tables name their columns differently; the paper says 200 images where the first part has 300;
+``Dataset 1/112.bmp`` and ``139.bmp`` are the same file. The labels are the authors', not experts'.
 
 Verified: the tables and the list of files are the published ones; the images were not at hand.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -50,9 +51,13 @@ def sslseg(root: Path | None = None) -> Cohort:
     root = given_folder(root, "sslseg", _EXPECTED)
     rows, notes = [], list[str]()
     for part in _LABEL_COLUMNS:
-        images = {int(path.stem): f"{part}/{path}" for path in images_below(root / part) if _is_cell(path.name)}
+        images, twice = dict[int, str](), list[str]()
+        for path in sorted(images_below(root / part), key=lambda path: (len(path.parts), str(path))):
+            if _is_cell(path.name) and images.setdefault(int(path.stem), f"{part}/{path}") != f"{part}/{path}":
+                twice.append(str(path))
         labels = _labels(root, part) if images else {}
         rows += [(f"{part}/{number:03d}", path, labels.get(number)) for number, path in images.items()]
+        notes += missing_note(f"Images of {part} with the number of another one were not read", twice)
         notes += missing_note(f"Images without a row in the table of {part}", [*map(str, images.keys() - labels)])
         notes += missing_note(f"Rows of the table of {part} without an image", [*map(str, labels.keys() - images)])
     if not rows:
@@ -78,4 +83,9 @@ def _labels(root: Path, part: str) -> dict[int, str]:
     if wrong:
         msg = f"{path} holds {first_rows(wrong)}, expected numbers of images, and classes from 1 to 5; mend those rows."
         raise CohortError(msg)
-    return {int(number): MEANINGS[code] for number, code in zip(numbers, codes, strict=True)}
+    pairs = {(int(number), code) for number, code in zip(numbers, codes, strict=True)}
+    times = Counter(number for number, _ in pairs)
+    if several := [str(number) for number in sorted(times) if times[number] > 1]:
+        msg = f"{path} gives the images {first_rows(several)} several classes, expected one; mend those rows."
+        raise CohortError(msg)
+    return {number: MEANINGS[code] for number, code in pairs}

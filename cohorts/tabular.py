@@ -102,7 +102,8 @@ def tabular(
             patients.exclude,
             lambda name: counted[name] if name in counted else _blank_as_missing(table, name),
         )
-        notes += flow_notes(known["patient_id"].nunique(), steps)
+        enrolled = known["patient_id"].nunique()
+        notes += flow_notes(enrolled, steps, len(known) if len(known) > enrolled else None)
         listed = listed[_keys(listed, known).isin(set(_keys(known, listed)[kept]))]
         known = known[kept]
     _refuse_unknown_labels(known, aliases, table.path)

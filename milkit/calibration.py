@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from milkit.encoder import Encoder, choose_device
+from milkit.encoder import Encoder, choose_device, computes_in_bf16
 from milkit.errors import SettingsError
 from milkit.execution import Execution, Run, require_openvino, running
 from milkit.settings import ExtractSettings, Precision
@@ -98,21 +98,13 @@ def _backend(encoder: Encoder, settings: ExtractSettings, device: torch.device) 
 def _precisions(encoder: Encoder, settings: ExtractSettings, device: torch.device) -> tuple[Precision, ...]:
     """What may be used, in the order in which it is tried."""
     if settings.precision == "auto":
-        fast = "bf16" in encoder.precisions and _computes_in_bf16(device)
+        fast = "bf16" in encoder.precisions and computes_in_bf16(device)
         return ("bf16", "fp32") if fast else ("fp32",)
     if settings.precision not in encoder.precisions:
         known = ", ".join(encoder.precisions)
         msg = f"--precision {settings.precision} was given, and the encoder '{encoder.name}' knows {known}; use that."
         raise SettingsError(msg)
     return (settings.precision,)
-
-
-def _computes_in_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16; elsewhere it is emulated, and far slower than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # PyTorch has no public name for them
-    return any(bool(getattr(torch.cpu, check, bool)()) for check in checks)
 
 
 def _features(encoder: Encoder, execution: Execution, squares: Tensor, *, plainly: bool = False) -> Tensor:

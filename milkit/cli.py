@@ -8,6 +8,7 @@ progress and messages to stderr. Exit status: 0 done, 1 unexpected, 2 the user c
 import errno
 import json
 import sys
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -30,10 +31,38 @@ PLACE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.ERO
 """Faults of the place that is written to, which a user can mend: full, forbidden, read-only, or no folder."""
 
 
+def command_points() -> dict[str, EntryPoint]:
+    """Commands that other packages bring, by name; none is loaded."""
+    return {point.name: point for point in sorted(entry_points(group="milkit.commands"), key=lambda point: point.name)}
+
+
 class Commands(TyperGroup):
     """Turn what users can correct into one sentence and an exit status; anything else keeps its traceback."""
 
-    can_resume = ("extract", "demo", "cohort")
+    can_resume = ("extract", "demo", "cohort", "pretrain")
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The core's own, then those of other packages."""
+        return [*super().list_commands(ctx), *command_points()]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The core's own, or that of another package, which is loaded now."""
+        own = super().get_command(ctx, cmd_name)
+        point = command_points().get(cmd_name)
+        if own or not point:
+            return own
+        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+        alone.command(cmd_name)(point.load())
+        return typer.main.get_command(alone)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List those of other packages by name and origin: to tell more, they would have to be loaded."""
+        own_names = super().list_commands(ctx)
+        rows = [(name, super(Commands, self).get_command(ctx, name)) for name in own_names]
+        texts = [(name, own.get_short_help_str(limit=formatter.width)) for name, own in rows if own]
+        texts += [(name, f"See milkit {name} --help ({point.module}).") for name, point in command_points().items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(texts)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""

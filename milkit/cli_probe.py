@@ -31,7 +31,9 @@ def probe(
     folds: Annotated[int | None, typer.Option(help="Stratified folds, 2 or more; 5 by default.")] = None,
     split: Annotated[
         Path | None,
-        typer.Option(help="A published split in place of folds: a CSV of cells with role, or of test cells."),
+        typer.Option(
+            help="A published split in place of folds: a CSV of cells with role, or of test cells; or a column."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Determines folds, few-shot draws and resamples.")] = None,
     name: Name = None,

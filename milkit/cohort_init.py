@@ -1,6 +1,7 @@
 """VERB folder -> recipe: a first YAML for one's own data, with what was guessed marked, for a person to edit."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from milkit.clinical_tables import plain
 from milkit.cohort import numeric
 from milkit.errors import CohortError
 from milkit.folder_survey import Images, Owner, find_images, find_owner, find_tables, owners, shape
+from milkit.runs import write_text
 
 MAX_CLASSES = 20
 """A column with more different values is hardly one of labels."""
@@ -43,13 +45,28 @@ def write_recipe(folder: Path, out: Path | None = None) -> Path:
     text = draft_recipe(folder)
     path = out or Path(f"{_name(folder)}.yaml")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+        _write_new(path, text)
     except FileExistsError:
         msg = f"{path} exists already and is not overwritten; give another path with --out, or move it away."
         raise CohortError(msg) from None
     return path
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Write a file that is not there yet, whole or not at all; ``FileExistsError`` where it is."""
+    whole = path.with_name(f".{path.name}.new-{os.getpid()}")
+    try:
+        write_text(whole, text)
+        try:
+            os.link(whole, path)  # unlike a renamed file, a link never takes the place of another
+        except FileExistsError:
+            raise
+        except OSError:  # no links on this disk
+            if path.exists():
+                raise FileExistsError from None
+            whole.replace(path)
+    finally:
+        whole.unlink(missing_ok=True)
 
 
 def draft_recipe(folder: Path) -> str:

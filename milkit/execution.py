@@ -1,7 +1,6 @@
 """How an encoder is run: by what, in which precision, how many images at a time, and in which form of its network."""
 
 import contextlib
-import ctypes
 import dataclasses
 import functools
 import importlib
@@ -15,7 +14,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from milkit.encoder import Encoder, Engine
+from milkit.encoder import Encoder, Engine, keep_freed_memory
 from milkit.errors import SettingsError
 from milkit.settings import Precision
 
@@ -63,7 +62,7 @@ class Execution:
 @contextlib.contextmanager
 def running(encoder: Encoder, execution: Execution, *, plainly: bool = False) -> Iterator[Run]:
     """Make an encoder ready to run; batches have ``execution.batch_size`` images, the last one padded by the caller."""
-    _keep_freed_memory()
+    keep_freed_memory()
     before, tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     by_onednn = execution.backend == "torch-cpu" and not plainly and onednn_is_exact()
     torch.set_float32_matmul_precision("medium" if by_onednn else "highest")  # whatever the process had set
@@ -143,17 +142,3 @@ def require_openvino() -> Any:
             "'milkit[openvino]'`, or use --backend torch."
         )
         raise SettingsError(msg) from None
-
-
-@functools.cache
-def _keep_freed_memory() -> None:
-    """Let glibc keep what is freed, where it is the C library.
-
-    Otherwise each batch's activations go back to the system, and are faulted in again page by page at the next: up to a
-    fifth of a ViT's time (measured).
-    """
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(mmap_threshold, 32 << 20)  # the largest that glibc takes
-        mallopt(trim_threshold, 1 << 30)

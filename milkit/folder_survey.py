@@ -19,12 +19,16 @@ from milkit.errors import CohortError, ImageError
 
 MAX_TABLE_BYTES = 50 * 2**20
 """A larger table is none of patients."""
+MAX_ALIKE = 50
+"""Tables of one suffix in one folder; more of them belong to an image each."""
 MIN_IDS = 2
 UNIQUE = 0.9
 """Of a column of ids that names a row each; a blank or two may be among them."""
 MIN_SHARE = 0.5
 """Of the folders (or of the beginnings of file names) that must occur in a column of ids."""
 
+_HEADER_BYTES = 4096
+"""Of a text, to see whether its first line has a separator."""
 _ARCHIVE = re.compile(r".+\.(?:zip|tar)", re.IGNORECASE)
 _PREFIX = re.compile(r"(.+)([_ -])[^_ -]+")
 """Of a file name that begins with an id: the id, and what separates it from the rest."""
@@ -88,18 +92,21 @@ def find_images(folder: Path) -> list[str]:
 
 
 def find_tables(folder: Path) -> list[Table]:
-    """Every table below a folder that can be read, every sheet of an Excel file by itself."""
+    """Every table below a folder that can be read, every sheet of an Excel file by itself.
+
+    Texts whose first line has no separator are none, nor are tables that belong to an image each.
+    """
     found = []
-    for name in _files(folder):
-        path = folder / name
-        if path.suffix.lower() not in TABLE_SUFFIXES or path.name.startswith("~"):
-            continue
-        if path.stat().st_size > MAX_TABLE_BYTES:
+    paths = [folder / name for name in _files(folder) if _may_be_table(folder / name)]
+    alike = Counter((path.parent, path.suffix.lower()) for path in paths)
+    for path in paths:
+        if alike[path.parent, path.suffix.lower()] > MAX_ALIKE:
             continue
         sheets: list[str | None] = [*sheet_names(path)]
         for sheet in sheets or [None]:
             try:
-                found.append(Table(name, sheet, read_table(path, sheet=sheet)))
+                values = read_table(path, sheet=sheet)
+                found.append(Table(path.relative_to(folder).as_posix(), sheet, values))
             except CohortError:  # a text that is no table; whoever means it will be told when it is named
                 continue
     return found
@@ -168,6 +175,16 @@ def _files(folder: Path) -> Iterator[str]:
             relative = Path(place).relative_to(folder)
             yield from ((relative / name).as_posix() for name in sorted(files) if not name.startswith("."))
         seen.add(real)
+
+
+def _may_be_table(path: Path) -> bool:
+    if path.suffix.lower() not in TABLE_SUFFIXES or path.name.startswith("~") or not path.is_file():
+        return False
+    if path.stat().st_size > MAX_TABLE_BYTES or path.suffix.lower() != ".txt":
+        return path.stat().st_size <= MAX_TABLE_BYTES
+    with path.open("rb") as file:
+        header, _, _ = file.read(_HEADER_BYTES).partition(b"\n")
+    return any(separator in header for separator in b",;\t")
 
 
 def _members(archive: Path) -> list[str]:

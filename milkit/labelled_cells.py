@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from milkit import settings
-from milkit.bags import BagStore
+from milkit.bags import BagStore, cohort_names
 from milkit.taxonomy import LabelMap, Taxonomy
 
 Ints = npt.NDArray[np.int64]
@@ -18,6 +18,12 @@ _NO_FILE = "0" * 64
 
 Unit = Literal["patients", "fields", "cells"]
 """What is divided between training and test, and drawn for intervals, as a whole."""
+
+UNITS: tuple[Unit, ...] = ("patients", "fields", "cells")
+_ASSUMED: dict[Unit, str] = {
+    "fields": "over fields as if no two were of one patient",
+    "cells": "over cells as if each were independent, too narrow where patients are behind them",
+}
 
 
 def cell_table(store: BagStore) -> pd.DataFrame:
@@ -47,7 +53,7 @@ def nodes_of(labels: "pd.Series[Any]", store: BagStore) -> "pd.Series[Any]":
     a label that is not there is an ``UnknownName``.
     """
     taxonomy, known = Taxonomy.load(), settings.recipe_names("taxonomies/labels")
-    names = (str(store.attributes["cohort"]), str(store.attributes.get("cohort_factory")))
+    names = cohort_names(store.attributes)
     meaning = LabelMap.load(next((name for name in names if name in known), names[0]), taxonomy)
     nodes = {label: meaning.node(label) for label in labels.dropna().unique()}
     return labels.map({label: node for label, node in nodes.items() if meaning.nodes[label] == (node,)})
@@ -69,12 +75,27 @@ class Groups:
 
     Attributes:
         of_cell: (n,) number of each cell's group.
-        unit: ``patients``; ``fields``, images with several cells, in a cohort without patients; else ``cells``, where
-            only copies of an image belong together.
+        kinds: (n,) what the group is, a position in ``UNITS``: the cell's patient; the field, where its image has
+            several cells and it has no patient; else the cell itself, to which only copies of its image belong.
     """
 
     of_cell: Ints
-    unit: Unit
+    kinds: Ints
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """What the groups are; several where cohorts with patients and without are looked at together."""
+        return tuple(unit for number, unit in enumerate(UNITS) if (self.kinds == number).any())
+
+    @property
+    def unit(self) -> str:
+        """The same as a word, or as several: ``patients, fields and cells``."""
+        return " and ".join(part for part in (", ".join(self.units[:-1]), self.units[-1]) if part)
+
+    @property
+    def assumption(self) -> str:
+        """What intervals over the groups take for granted, to follow "the intervals are"; empty where nothing."""
+        return ", and ".join(_ASSUMED[unit] for unit in self.units if unit in _ASSUMED)
 
     @classmethod
     def of(cls, cells: pd.DataFrame) -> "Groups":
@@ -90,21 +111,22 @@ class Groups:
         files = pd.factorize(known_files)[0].astype(np.int64)
         patients = pd.factorize(cells["patient_id"])[0].astype(np.int64)  # -1 where there is none
         known = patients >= 0
+        boxed = (cells["box"].fillna("") != "").to_numpy() if "box" in cells else np.zeros(len(cells), dtype=bool)
+        kinds = np.where(known, 0, np.where(boxed, 1, 2))
         if not known.any():
-            boxes = cells["box"].fillna("") if "box" in cells else pd.Series(dtype=str)
-            return cls(files, "fields" if (boxes != "").any() else "cells")
+            return cls(files, kinds)
         n_files, n_nodes = int(files.max()) + 1, int(files.max()) + 1 + int(patients.max()) + 1
         edges = (np.ones(known.sum()), (files[known], n_files + patients[known]))
         joined = connected_components(coo_matrix(edges, shape=(n_nodes, n_nodes)), directed=False)[1]
-        return cls(np.unique(joined[files], return_inverse=True)[1], "patients")
+        return cls(np.unique(joined[files], return_inverse=True)[1], kinds)
 
     def keep(self, rows: npt.NDArray[np.bool_]) -> "Groups":
         """The groups of some of the cells."""
-        return Groups(np.unique(self.of_cell[rows], return_inverse=True)[1], self.unit)
+        return Groups(np.unique(self.of_cell[rows], return_inverse=True)[1], self.kinds[rows])
 
     def count(self, labels: Ints) -> Ints:
         """How many groups hold each class; copies of an image with two labels count for the first."""
-        if self.unit == "cells":
+        if self.units == ("cells",):
             return np.bincount(labels[self._first_cells()], minlength=int(labels.max()) + 1)
         pairs = np.unique(np.stack([labels, self.of_cell]), axis=1)
         return np.bincount(pairs[0], minlength=int(labels.max()) + 1)
@@ -112,14 +134,14 @@ class Groups:
     @property
     def to_draw(self) -> Ints | None:
         """The groups that a bootstrap draws whole; None where it draws cells."""
-        return None if self.unit == "cells" else self.of_cell
+        return None if self.units == ("cells",) else self.of_cell
 
     def folds(self, labels: Ints, k: int, seed: int) -> Ints:
         """The fold in which each cell is tested, (n,): ``k`` folds of like class shares, shuffled, no group divided."""
         from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
         fold = np.empty(len(labels), dtype=np.int64)
-        if self.unit == "cells":  # nearly every group is one cell, for which the splitter of groups takes minutes
+        if self.units == ("cells",):  # nearly every group is one cell, for which the splitter of groups takes minutes
             first = self._first_cells()
             splitter = StratifiedKFold(k, shuffle=True, random_state=seed)
             of_group = np.empty(len(first), dtype=np.int64)

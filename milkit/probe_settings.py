@@ -35,7 +35,8 @@ class ProbeSettings(Settings):
     """Labels, as published, whose cells are neither trained on nor tested."""
     folds: Annotated[int, Field(ge=2)] = 5
     split: Path | None = None
-    """A published split in place of folds: a table of cells with their role, or of the tested cells alone."""
+    """A published split in place of folds: a table of cells with their role, or of the tested cells alone;
+    or a column of the cells or patients, which holds roles or folds."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Determines the folds, the cells of the few-shot draws and the resamples."""
     neighbours: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 20)

@@ -24,6 +24,9 @@ _ARRIVAL = timedelta(minutes=30)
 _PATIENCE = timedelta(days=14)
 """Ranks wait for each other at the end of a long extraction; one that dies is noticed by its closed connection."""
 
+_IN_STEP = timedelta(minutes=30)
+"""Ranks whose GPUs compute in step wait no longer: NCCL may not notice that one has died."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
@@ -51,7 +54,7 @@ class Ranks:
                 box[0] = decide()
             except (MilkitError, OSError) as error:
                 box[1] = error
-        with _others_alive():
+        with others_alive():
             distributed.broadcast_object_list(box, src=0)
         if isinstance(box[1], MilkitError | OSError):
             raise _shared(box[1])
@@ -70,7 +73,7 @@ class Ranks:
             done.append(work())
         except (MilkitError, OSError) as raised:
             error = raised
-        with _others_alive():
+        with others_alive():
             distributed.all_gather_object(errors, error)
         for first in errors:
             if first is not None:
@@ -98,8 +101,12 @@ ALONE = Ranks()
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[Ranks]:
-    """Meet the other processes of this job, if there are any, and part from them at the end."""
+def joined(*, gpu: bool = False) -> Iterator[Ranks]:
+    """Meet the other processes of this job, if there are any, and part from them at the end.
+
+    Args:
+        gpu: Whether what lies on GPUs, where there are any, will be exchanged, too.
+    """
     ranks, place = found(os.environ)
     if ranks.size == 1:
         yield ranks
@@ -111,7 +118,9 @@ def joined() -> Iterator[Ranks]:
         os.environ.setdefault(name, value)
     try:
         store, *_ = next(rendezvous("env://", ranks.rank, ranks.size, timeout=_ARRIVAL))
-        distributed.init_process_group("gloo", store=store, rank=ranks.rank, world_size=ranks.size, timeout=_PATIENCE)
+        backend = _backend(store, ranks) if gpu else "gloo"
+        patience = _PATIENCE if backend == "gloo" else _IN_STEP
+        distributed.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.size, timeout=patience)
     except (RuntimeError, ValueError) as error:  # ValueError: no meeting place in the environment
         msg = (
             f"Process {ranks.rank} of {ranks.size} did not meet the others of its job ({str(error).splitlines()[0]}); "
@@ -124,6 +133,19 @@ def joined() -> Iterator[Ranks]:
         distributed.destroy_process_group()
 
 
+def _backend(store: Any, ranks: Ranks) -> str:
+    """NCCL for what lies on GPUs, where each process has one of its own; gloo takes it through main memory, slowly."""
+    import torch
+
+    own = ""
+    if torch.cuda.is_available() and torch.distributed.is_nccl_available():
+        torch.cuda.set_device(ranks.local % torch.cuda.device_count())
+        own = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+    store.set(f"gpu-{ranks.rank}", own)
+    gpus = {store.get(f"gpu-{rank}") for rank in range(ranks.size)}
+    return "cpu:gloo,cuda:nccl" if len(gpus - {b""}) == ranks.size else "gloo"
+
+
 def _shared(error: MilkitError | OSError) -> MilkitError | OSError:
     """The same error, marked as one that every rank raises."""
     if isinstance(error, MilkitError):
@@ -132,11 +154,15 @@ def _shared(error: MilkitError | OSError) -> MilkitError | OSError:
 
 
 @contextlib.contextmanager
-def _others_alive() -> Iterator[None]:
-    """Turn the closed connection of a rank that has died into a ``MilkitError``."""
+def others_alive() -> Iterator[None]:
+    """Turn the closed connection of a rank that has died into a ``MilkitError``; other errors are left as they are."""
     try:
         yield
-    except RuntimeError:
+    except RuntimeError as error:
+        from torch import distributed
+
+        if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
+            raise
         msg = (
             "Another process of this job ended before its work was done; see what it said, then run the same command "
             "again, it goes on where it stopped."

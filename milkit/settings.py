@@ -45,7 +45,7 @@ class Component(BaseModel):
         return dict(self.model_extra or {})
 
 
-DEFAULT_ENCODER = Component(name="classical")
+DEFAULT_ENCODER = Component(name="milkit-mini")
 """The encoder that needs no weights, so that everything runs offline."""
 
 

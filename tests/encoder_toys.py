@@ -1,11 +1,14 @@
 """Random weights in published layouts, and a Hugging Face cache that holds them."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from encoders.vit import VisionTransformer, VitShape
@@ -32,6 +35,15 @@ def vit_state(shape: VitShape, seed: int = 0) -> State:
     with torch.device("meta"):
         empty = VisionTransformer(shape).state_dict()
     return draw({name: tuple(value.shape) for name, value in empty.items()}, seed)
+
+
+def described_vit(path: Path, shape: VitShape | None = None, **about: Any) -> Path:
+    """A file like those of `milkit pretrain`, with random values."""
+    shape = shape or VitShape(dim=24, depth=1, heads=2, positions=10)
+    known = {"format": "milkit-encoder", "version": "1", "heads": shape.heads, "ffn": shape.ffn, "seen": ["acevedo"]}
+    text = json.dumps({**known, "image_size": 14 * shape.grid, **about})
+    save_file(vit_state(shape), path, {"milkit": text})
+    return path
 
 
 def vit_in_transformers(dim: int, depth: int) -> dict[str, tuple[int, ...]]:

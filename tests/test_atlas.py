@@ -18,6 +18,7 @@ from milkit.atlas.sentences import describe
 from milkit.bags import BagStore
 from milkit.cli import app
 from milkit.errors import FoldError, SettingsError, StoreError
+from milkit.labelled_cells import Groups
 from milkit.probe_settings import AtlasSettings
 from milkit.settings import load
 
@@ -190,6 +191,65 @@ def test_the_sentences_name_sources_figures_interval_and_chance(tmp_path: Path) 
         r"The source explains \d+ % of the features' variance, the class \(cell_type\) \d+ %", sentences[3]
     )
     assert all(sentence.endswith(".") for sentence in sentences)
+
+
+def test_intervals_over_cells_say_what_they_take_for_granted(tmp_path: Path) -> None:
+    stores = [source(tmp_path, "a"), source(tmp_path, "bb", shift=9.0, seed=1)]
+    sentences = batch_report(stores, settings(), tmp_path / "report")["sentences"]
+    assert sentences[-2] == (
+        "The intervals are over cells as if each were independent, too narrow where patients are behind them."
+    )
+    store = labelled_store(tmp_path / "s.zarr", with_patients(labelled_cells(COUNTS), 18))
+    sentences = batch_report([store], settings(source="site"), tmp_path / "patients")["sentences"]
+    assert not any("The intervals are over" in sentence for sentence in sentences)
+
+
+def test_stores_with_and_without_patients_name_both_units(tmp_path: Path) -> None:
+    cells = with_patients(labelled_cells(COUNTS, cohort="bb"), 15)
+    fields = labelled_cells(COUNTS, cohort="ccc").assign(box=[f"{n} 0 5 5" for n in range(150)])
+    stores = [source(tmp_path, "a"), source(tmp_path, "bb", cells=cells, shift=2.0, seed=1)]
+    result = batch_report([*stores, source(tmp_path, "ccc", cells=fields)], settings(), tmp_path / "report")
+    assert result["unit"] == "patients, fields and cells"
+    assert result["n_units"] == 15 + 150 + 150
+    assert "(interval over 315 patients, fields and cells; chance 0.33)" in result["sentences"][1]
+    assert result["sentences"][-2] == (
+        "The intervals are over fields as if no two were of one patient, and over cells as if each were independent, "
+        "too narrow where patients are behind them."
+    )
+
+
+def test_units_are_those_of_the_cells_that_are_sampled(tmp_path: Path) -> None:
+    """Cells of no source are left out; with them goes what only they were."""
+    cells = labelled_cells(COUNTS).assign(box=[""] * 100 + [f"{n} 0 5 5" for n in range(50)])
+    cells["scanner"] = ["x", "y"] * 50 + [""] * 50
+    drawn = sample([labelled_store(tmp_path / "s.zarr", cells)], settings(source="scanner"))
+    assert drawn.groups.unit == "cells"
+
+
+def test_a_sample_has_cells_of_as_many_patients_as_there_are_folds(tmp_path: Path) -> None:
+    """One patient has nearly all cells of a site, so that most small samples are of hardly any other."""
+    sizes = [294 if n == 0 else 1 if n % 3 == 0 else 25 for n in range(18)]
+    owners = [f"P{n:02d}" for n in range(18) for _ in range(sizes[n])]
+    cells = labelled_cells({"BAS": 300, "LYT": 299}).assign(patient_id=owners)
+    store = labelled_store(tmp_path / "s.zarr", cells)
+    for seed in range(5):
+        drawn = sample([store], settings(source="site", sample=20, seed=seed))
+        assert np.bincount(drawn.sources).tolist() == [20, 20, 20]
+        assert len(np.unique(drawn.groups.of_cell[drawn.sources == 0])) >= 5
+        assert all(set(drawn.sources[drawn.fold != fold]) == {0, 1, 2} for fold in range(5))
+
+
+def test_a_source_that_falls_into_one_fold_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stores = [source(tmp_path, "a"), source(tmp_path, "bb", seed=1)]
+    monkeypatch.setattr(Groups, "folds", lambda self, labels, k, seed: np.arange(len(labels)) % k * (labels == 0))
+    with pytest.raises(FoldError, match=r"^All 40 sampled cells of the source 'bb' fell into one of 5 folds, so that "):
+        sample(stores, settings(sample=40))
+
+
+def test_a_sample_smaller_than_the_folds_is_refused(tmp_path: Path) -> None:
+    stores = [source(tmp_path, "a"), source(tmp_path, "bb", seed=1)]
+    with pytest.raises(SettingsError, match=r"^A sample of 10 cells of a source cannot be divided into 20 folds; give"):
+        sample(stores, settings(sample=10, folds=20))
 
 
 def test_sources_at_chance_are_said_not_to_be_told_apart(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_the_recipe_s_encoder_falls_back_to_the_offline_default_and_says_so(
     monkeypatch.setenv("HF_HUB_CACHE", str(collection / "no-cache"))
     result = _run("extract", "--cohort", "aml_hehr", "--root", collection)
     assert "asks for the encoder 'dinobloom-s', whose weights are neither given (--weights) nor cached" in result.stderr
-    assert "under classical" in result.stdout
+    assert "under milkit-mini" in result.stdout
 
 
 def test_an_encoder_that_was_named_does_not_fall_back(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:

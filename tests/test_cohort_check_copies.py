@@ -231,6 +231,92 @@ def test_a_cohort_is_not_compared_with_itself(workspace: Workspace) -> None:
         read_known("other", workspace, "other")
 
 
+def boxed(cohort: Cohort, rows: list[tuple[str, str, str]], name: str = "drawn") -> Cohort:
+    """A cohort of cells (id, file, box) of the same folder; no types."""
+    cells = pd.DataFrame(rows, columns=["cell_id", "path", "box"], dtype=object).assign(patient_id=None)
+    return replace(cohort, name=name, cells=cells)
+
+
+FIELD = [("f/0", "cell_0.jpg", "0 0 64 64"), ("f/1", "cell_0.jpg", "64 64 64 64")]
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "named"),
+    [
+        (FIELD, [("f", "cell_0.jpg", "")], ["f/0 in f", "f/1 in f"]),
+        ([("f", "cell_0.jpg", "")], FIELD, ["f with f/0 in it"]),
+        (FIELD, [("g", "cell_0.jpg", "8 0 60 60")], ["f/0 overlaps g"]),
+        (FIELD, [("g", "cell_0.jpg", "64 0 64 64"), ("h", "cell_0.jpg", "64 64 64 64")], ["f/1 = h"]),
+        ([("f/1", "cell_0.jpg", "64 64 64 64")], [("f", "cell_0.jpg", ""), *FIELD], ["f/1 = f/1"]),
+    ],
+    ids=[
+        "parts of a whole",
+        "whole with its parts",
+        "boxes drawn anew",
+        "other cells of a field",
+        "the same box first",
+    ],
+)
+def test_a_cell_of_a_file_is_found_elsewhere_however_the_file_was_cut(
+    drawn: Cohort, here: list[tuple[str, str, str]], there: list[tuple[str, str, str]], named: list[str]
+) -> None:
+    other = check_cohort(boxed(drawn, there, "other"))
+    check = check_cohort(boxed(drawn, here), against=[known_cells("other", other.cells)])
+    (finding,) = (finding for finding in check.findings if finding.flag == "elsewhere")
+    assert finding.level == "error"
+    assert f"of 'other' too: {', '.join(named)}; do not train" in finding.text
+    assert check.cells["elsewhere"].notna().sum() == len(named)
+
+
+def test_other_cells_of_the_same_field_are_not_found_elsewhere(drawn: Cohort) -> None:
+    other = check_cohort(boxed(drawn, FIELD[1:], "other"))
+    check = check_cohort(boxed(drawn, FIELD[:1]), against=[known_cells("other", other.cells)])
+    assert about_cells(check) == []
+
+
+def test_a_whole_field_beside_its_cells_is_a_warning_and_no_conflict_of_labels(drawn: Cohort) -> None:
+    cohort = boxed(drawn, [*FIELD, ("f", "cell_0.jpg", "")])
+    check = check_cohort(replace(cohort, cells=cohort.cells.assign(cell_type=["EO", "BNE", "WBC"])))
+    (finding,) = (finding for finding in check.findings if finding.flag != "near_copy")
+    assert (finding.level, finding.flag) == ("warning", "copy")
+    assert finding.text == (
+        "1 file is one cell as a whole and others in parts: f with f/0, f/1 in it; leave out the whole or its parts."
+    )
+    assert check.cells.set_index("cell_id")["copy_of"].dropna().to_dict() == {"f/0": "f", "f/1": "f"}
+
+
+def test_a_whole_field_of_another_patient_than_its_cells_is_an_error(drawn: Cohort) -> None:
+    cells = pd.DataFrame([*FIELD, ("f", "cell_0.jpg", "")], columns=["cell_id", "path", "box"], dtype=object)
+    cohort = owned(drawn, 2)
+    check = check_cohort(replace(cohort, cells=cells.assign(patient_id=["P0", "P0", "P1"])))
+    (finding,) = (finding for finding in check.findings if finding.level == "error")
+    assert finding.text.endswith("f with f/0, f/1 in it; find out whose the field is, and remove the others.")
+
+
+def test_near_copies_elsewhere_are_told_of_all_copies_of_a_file(drawn: Cohort, workspace: Workspace) -> None:
+    shutil.copy(drawn.root / "cell_2.jpg", drawn.root / "cell_20.jpg")
+    check = check_cohort(drawn, against=[read_known("other", workspace, "drawn")])
+    elsewhere = check.cells.set_index("cell_id")["elsewhere"].dropna().to_dict()
+    assert elsewhere == dict.fromkeys(["cell_2", "cell_20"], "other: cell_12") | {"cell_1": "other: cell_11"}
+    (near,) = (finding for finding in check.findings if finding.flag == "near_elsewhere")
+    assert "cell_2 ~ cell_12, cell_20 ~ cell_12" in near.text
+
+
+def test_another_cohort_that_is_all_alike_is_compared_by_its_files_only_and_that_is_said(
+    drawn: Cohort, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = read_known("other", workspace, "drawn")
+    monkeypatch.setattr(
+        "milkit.check.copies.near_pairs",
+        lambda prints, others=None: near_pairs(prints) if others is None else None,
+    )
+    check = check_cohort(drawn, against=[known])
+    note, exact = check.findings
+    assert exact.flag == "elsewhere"
+    assert (note.level, note.flag) == ("note", None)
+    assert note.text.startswith("The images are too much alike to tell by their looks which of them 'other' has too ")
+
+
 @pytest.mark.parametrize("content", ["a,b\n1,2\n", "cell_id,sha256,fingerprint,flags\nc,00,zz,\n", ""])
 def test_another_table_is_refused(workspace: Workspace, tmp_path: Path, content: str) -> None:
     (tmp_path / "wrong.csv").write_text(content)

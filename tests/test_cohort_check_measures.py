@@ -186,9 +186,13 @@ def test_cells_of_a_field_are_measured_one_by_one_and_a_wrong_box_fails_alone(tm
 def test_a_file_of_known_size_and_time_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "cell.png").write_bytes(b"no image, which nobody sees")
     status = (tmp_path / "cell.png").stat()
-    records, reasons = measure_file(tmp_path, CellFile("cell.png", [""], status.st_size, status.st_mtime_ns))
+    records, reasons = measure_file(
+        tmp_path, CellFile("cell.png", [""], status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    )
     assert (records["state"].tolist(), reasons) == ([UNSEEN], {})
-    _, reasons = measure_file(tmp_path, CellFile("cell.png", [""], status.st_size, status.st_mtime_ns + 1))
+    _, reasons = measure_file(
+        tmp_path, CellFile("cell.png", [""], status.st_size, status.st_mtime_ns + 1, status.st_ctime_ns)
+    )
     assert reasons == {0: "the file is not an image"}
 
 

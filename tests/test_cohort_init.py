@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from milkit import settings
 from milkit.cli import app
+from milkit.clinical_tables import read_table
 from milkit.cohort import Cohort, load_cohort
 from milkit.cohort_init import draft_recipe, write_recipe
 from milkit.errors import CohortError
@@ -126,6 +127,70 @@ def test_the_right_table_and_sheet_are_found_among_others(root: Path, tmp_path: 
     recipe = write_recipe(root, tmp_path / "study.yaml")
     assert "    table: Study.xlsx\n    sheet: Data\n" in recipe.read_text()
     assert len(load(recipe).patients) == 4
+
+
+def test_texts_that_can_be_no_table_are_not_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data sets of fields have a text for each image: a box a line, with blanks between its numbers."""
+    read: list[str] = []
+    monkeypatch.setattr(
+        "milkit.folder_survey.read_table", lambda path, **more: (read.append(path.name), read_table(path, **more))[1]
+    )
+    for number in range(5):
+        (root / "pictures" / f"{number}.txt").write_text("0 0.5 0.5 0.1 0.1\n1 0.2 0.2 0.1 0.1\n")
+    (root / "empty.txt").write_text("")
+    (root / "utf-16.txt").write_text("a;b\n1;2\n", encoding="utf-16")
+    draft_recipe(root)
+    assert read == ["Patienten.csv", "utf-16.txt"]
+
+
+def test_of_many_tables_in_a_folder_none_is_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They belong to single images, and each would cost as much as the one of the patients."""
+    read: list[str] = []
+    monkeypatch.setattr(
+        "milkit.folder_survey.read_table", lambda path, **more: (read.append(path.name), read_table(path, **more))[1]
+    )
+    for number in range(200):
+        (root / "pictures" / f"{number}.csv").write_text("x,y\n1,2\n")
+    draft_recipe(root)
+    assert read == ["Patienten.csv"]
+
+
+def test_an_interruption_leaves_no_half_of_a_recipe(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipes").mkdir()
+
+    def interrupted(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_recipe(root, tmp_path / "recipes" / "study.yaml")
+    assert list((tmp_path / "recipes").iterdir()) == []
+
+
+def test_a_recipe_that_somebody_else_writes_meanwhile_is_not_overwritten(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "study.yaml"
+    monkeypatch.setattr("os.fsync", lambda descriptor: out.write_text("precious"))
+    with pytest.raises(CohortError, match=r"study.yaml exists already and is not overwritten"):
+        write_recipe(root, out)
+    assert out.read_text() == "precious"
+    assert [path.name for path in tmp_path.glob("*study*")] == ["study.yaml"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_recipe_is_written_where_files_cannot_be_linked(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    if not links:
+        monkeypatch.setattr("os.link", refuse)
+    assert load(write_recipe(root, tmp_path / "new" / "study.yaml")).name == "Smears_2021_neu"
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["study.yaml"]
 
 
 def test_a_folder_between_patient_and_image_is_a_sample(tmp_path: Path, write_image: Callable[..., Path]) -> None:

@@ -54,8 +54,10 @@ def test_images_of_no_patient_and_other_counts_are_noted(root: Path) -> None:
 
 def test_an_unknown_folder_of_signed_cells_is_no_type(root: Path) -> None:
     write(root / "AML_APL", ["Patient_00/Signed_slides/Something new/XX_1.jpg"], picture("JPEG"))
-    cells = apl_aml(root).cells.set_index("cell_id")
-    assert cells["cell_type"].isna()["Patient_00/XX_1"]
+    cohort = apl_aml(root)
+    assert cohort.cells.set_index("cell_id")["cell_type"].isna()["Patient_00/XX_1"]
+    path = "AML_APL/Patient_00/Signed_slides/Something new/XX_1.jpg"
+    assert f"Signed cells in folders of no known type have no type (1): {path}." in cohort.notes
 
 
 def test_images_of_a_patient_without_a_row_are_refused(root: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import os
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -179,10 +180,19 @@ def test_raabin_compares_the_parts_that_are_read(tmp_path: Path) -> None:
 
 def test_mll23_keeps_an_image_under_both_of_its_labels_and_takes_no_case_for_a_patient(tmp_path: Path) -> None:
     cohort = mll23(FAKES["mll23"](tmp_path).root)
-    name = "00-0000.PAP.PB~E.1-12"
+    name = f"{sha256(b'00-0000.PAP.PB').hexdigest()[:12]}~E.1-12"
     assert labels_of(cohort)[f"lymphocyte/{name}"] == "lymphocyte"
     assert labels_of(cohort)[f"lymphocyte_reactive/{name}"] == "lymphocyte_reactive"
     assert cohort.cells["patient_id"].isna().all()
+
+
+def test_mll23_ids_hold_no_part_of_a_name_that_may_number_a_case_and_a_note_says_where_it_stays(tmp_path: Path) -> None:
+    root = FAKES["mll23"](tmp_path).root
+    write(root, ["monocyte/11-2222.TIF"], picture("TIFF"))
+    cohort = mll23(root)
+    assert not cohort.cells["cell_id"].str.contains("00-0000|PAP|11-2222").any()
+    assert cohort.cells["cell_id"].is_unique
+    assert "do not pass on tables with paths" in only(cohort, "may be the number of a case")
 
 
 def test_warty_pig_says_that_it_is_no_human_and_keeps_foreign_classes(tmp_path: Path) -> None:
@@ -218,6 +228,25 @@ def test_sslseg_says_which_images_and_rows_have_no_partner(tmp_path: Path) -> No
     assert only(cohort, "without a row") == "Images without a row in the table of Dataset 1 (1): 3."
     assert only(cohort, "without an image") == "Rows of the table of Dataset 1 without an image (1): 2."
     assert cohort.cells.set_index("cell_id")["cell_type"].isna().to_dict()["Dataset 1/003"]
+
+
+def test_sslseg_takes_the_padded_one_of_two_names_for_a_number_and_says_so(tmp_path: Path) -> None:
+    root = FAKES["sslseg"](tmp_path).root
+    write(root, ["Dataset 1/1.bmp", "Dataset 1/more/001.bmp"], picture("BMP", seed=1))
+    cohort = sslseg(root)
+    assert cohort.cells.set_index("cell_id")["path"]["Dataset 1/001"] == "Dataset 1/001.bmp"
+    assert only(cohort, "number of another") == (
+        "Images of Dataset 1 with the number of another one were not read (2): 1.bmp, more/001.bmp."
+    )
+
+
+def test_sslseg_refuses_a_number_with_two_classes(tmp_path: Path) -> None:
+    root = FAKES["sslseg"](tmp_path).root
+    (root / "Class Labels of Dataset 1.csv").write_text("image ID,class label\n1,2\n001,2\n2,1\n02,3\n10,5\n")
+    with pytest.raises(
+        CohortError, match=r"Dataset 1\.csv gives the images 2 several classes, expected one; mend those"
+    ):
+        sslseg(root)
 
 
 def test_sslseg_refuses_a_class_that_has_no_meaning(tmp_path: Path) -> None:
@@ -295,5 +324,6 @@ def test_a_real_tiff_of_the_mll_is_read_from_a_class_folder(real: Path, tmp_path
     (tmp_path / "monocyte").mkdir()
     (tmp_path / "monocyte" / image.name).symlink_to(image)
     (cell,) = mll23(tmp_path).cells.itertuples()
-    assert cell.cell_id == f"monocyte/{image.name.removesuffix('.TIF')}"
+    case, _, rest = image.name.removesuffix(".TIF").partition("~")
+    assert cell.cell_id == f"monocyte/{sha256(case.encode()).hexdigest()[:12]}~{rest}"
     assert read_cell(read_bytes(tmp_path, cell.path)).shape == (288, 288, 3)

@@ -202,6 +202,19 @@ def test_lisc_fields_without_a_mask_are_noted(fake: Callable[[str], Fake]) -> No
     assert "Images without an annotation were left out (1): neut/2." in lisc(fake("lisc").root).notes
 
 
+def test_lisc_says_which_fields_gave_two_cells_and_which_should_have(fake: Callable[[str], Fake]) -> None:
+    root = fake("lisc").root
+    notes = lisc(root).notes
+    assert "Fields gave several cells, each with the class of the field (1): Baso/7." in notes
+    assert not [note for note in notes if "are known to show two cells" in note]
+    home = root / "LISC Database"
+    touching = [(96, 96, 256, 186)]
+    path = home / "Ground Truth Segmentation" / "Baso" / "areaforexpert1" / "7_expert.bmp"
+    path.write_bytes(mask("BMP", (712, 568), touching))
+    notes = lisc(root).notes
+    assert "Fields that are known to show two cells gave another number (1): Baso/7." in notes
+
+
 def test_lisc_folder_names_may_differ_in_case_and_the_second_expert_be_asked(fake: Callable[[str], Fake]) -> None:
     home = fake("lisc").root / "LISC Database"
     (home / "Main Dataset" / "eosi").rename(home / "Main Dataset" / "EOSI")
@@ -286,7 +299,8 @@ def test_leukemia_attri_patients_without_one_diagnosis_are_left_out_and_named(fa
     cohort = leukemia_attri(root)
     assert cohort.patients.index.tolist() == ["7"]
     assert (
-        "Patients whose file names do not give one diagnosis were left out: 4 (ALL and APML), 9 (none)." in cohort.notes
+        "Patients whose file names do not give one diagnosis were left out, with 4 cells: 4 (ALL and APML), 9 (none)."
+        in cohort.notes
     )
 
 
@@ -317,6 +331,26 @@ def test_leukemia_attri_fields_that_did_not_arrive_are_noted(fake: Callable[[str
     (root / "LeukemiaAttr" / "H_100X_C1" / "Images" / "train" / "4_2_1000_ALL.png").unlink()
     notes = leukemia_attri(root).notes
     assert "Annotations without an image were left out (1): H_100X_C1/4_2_1000_ALL." in notes
+
+
+def test_leukemia_attri_yolo_boxes_of_fields_that_did_not_arrive_are_noted(fake: Callable[[str], Fake]) -> None:
+    root = fake("leukemia_attri").root
+    (root / "LeukemiaAttr" / "H_100X_C1" / "Images" / "train" / "4_2_1000_ALL.png").unlink()
+    notes = leukemia_attri(root, annotations="yolo").notes
+    assert "Annotations without an image were left out (1): H_100X_C1/4_2_1000_ALL." in notes
+
+
+def test_leukemia_attri_fields_in_train_and_in_test_are_read_once_and_noted(fake: Callable[[str], Fake]) -> None:
+    root = fake("leukemia_attri").root
+    place = root / "LeukemiaAttr" / "H_100X_C1" / "Images"
+    shutil.copy(place / "train" / "4_2_1000_ALL.png", place / "test" / "4_2_1000_ALL.png")
+    cohort = leukemia_attri(root)
+    assert (
+        "Fields that are in train and in test were read as those of train (1): H_100X_C1/4_2_1000_ALL." in cohort.notes
+    )
+    cells = cohort.cells.set_index("cell_id")
+    assert cells["split"]["H_100X_C1/4_2_1000_ALL/0"] == "train"
+    assert len(cells) == 4
 
 
 def test_leukemia_attri_domain_without_boxes_is_refused(fake: Callable[[str], Fake]) -> None:

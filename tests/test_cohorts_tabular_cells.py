@@ -70,7 +70,7 @@ def test_a_rule_may_take_a_sample_and_leave_its_patient(root: Path) -> None:
     patients = {"table": "t.csv", "exclude": [{"column": "age", "at_most": 40}]}
     cohort = load(root, images="*/{sample_id}/{cell_id}.png", columns=BY_SAMPLE, patients=patients)
     assert cohort.cells["cell_id"].tolist() == ["P1/S2/1", "P2/S3/1"]
-    assert cohort.notes[1] == "Patient flow: 0 excluded (age at most 40), 2 left."
+    assert cohort.notes[1] == "Patient flow: 0 excluded (age at most 40), 2 left; samples: 1 excluded, 2 left."
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from milkit.cohort import Cohort, load_cohort
 from milkit.errors import CohortError, SettingsError
-from milkit.patient_flow import Exclusion, flow_notes, flow_table
+from milkit.patient_flow import Exclusion, flow_notes, flow_table, without_flow
 from milkit.settings import CohortRecipe
 
 TABLE = """id,label,age,Consent,seen
@@ -150,6 +150,76 @@ def test_a_recipe_with_rules_survives_its_own_dump(root: Path) -> None:
     """A run writes the recipe as JSON would: dates become text there."""
     rule = {"column": "seen", "at_least": "2016-01-01"}
     assert set(load(root, include=[rule]).patients.index) == {"P3", "P4", "P5"}
+
+
+SAMPLES = """id,slide,label,quality
+P1,a,A,good
+P1,b,A,bad
+P2,a,A,bad
+P3,a,B,good
+P3,b,B,good
+"""
+
+
+def samples(tmp_path: Path, write_image: Callable[..., Path], table: str, *exclude: dict[str, Any]) -> Cohort:
+    """A study with a row and an image a slide."""
+    (tmp_path / "t.csv").write_text(table)
+    for row in table.splitlines()[1:]:
+        write_image(tmp_path / "/".join(row.split(",")[:2]) / "1.png")
+    arguments = {
+        "images": "{patient_id}/{sample_id}/{cell_id}.png",
+        "patients": {"table": "t.csv", "exclude": list(exclude)},
+        "columns": {"patient_id": "id", "sample_id": "slide"},
+    }
+    return load_cohort(CohortRecipe(name="study", factory="tabular", root=tmp_path, arguments=arguments))
+
+
+def test_samples_that_leave_while_their_patient_stays_are_counted(
+    tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
+    poor = {"column": "quality", "in": ["bad"], "reason": "poor stain"}
+    cohort = samples(tmp_path, write_image, SAMPLES, poor)
+    assert cohort.cells["cell_id"].tolist() == ["P1/a/1", "P3/a/1", "P3/b/1"]
+    assert flow_table(cohort.notes).to_dict("list") == {
+        "step": ["enrolled", "excluded", "analysed"],
+        "reason": ["", "poor stain", ""],
+        "patients": [3, 1, 2],
+        "left": [3, 2, 2],
+        "samples": [5, 2, 3],
+        "samples_left": [5, 3, 3],
+    }
+
+
+def test_a_rule_that_takes_samples_alone_is_a_step_without_patients(
+    tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
+    rule = {"column": "sample_id", "in": ["b"]}
+    cohort = samples(tmp_path, write_image, SAMPLES, rule)
+    assert cohort.notes[:3] == (
+        "Patient flow: 3 enrolled; samples: 5.",
+        "Patient flow: 0 excluded (sample_id one of b), 3 left; samples: 2 excluded, 3 left.",
+        "Patient flow: 3 analysed; samples: 3.",
+    )
+
+
+def test_one_sample_of_each_patient_is_not_counted_apart(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    table = "id,slide,label,quality\nP1,a,A,good\nP2,a,A,bad\nP3,a,B,good\n"
+    notes = samples(tmp_path, write_image, table, {"column": "quality", "in": ["bad"]}).notes
+    assert notes[1] == "Patient flow: 1 excluded (quality one of bad), 2 left."
+    assert "samples" not in flow_table(notes)
+
+
+def test_sentences_with_samples_are_read_back_as_they_were_written() -> None:
+    steps = [Exclusion("no stain (x), 1 left; samples: 7 excluded, 2 left", 1, 9_000, 1_500, 12_000)]
+    table = flow_table(flow_notes(9_001, steps, 13_500))
+    assert table["reason"].tolist() == ["", steps[0].reason, ""]
+    assert table["samples"].tolist() == [13_500, 1_500, 12_000]
+    assert table["samples_left"].tolist() == [13_500, 12_000, 12_000]
+
+
+def test_notes_that_are_no_flow_are_told_from_those_that_are() -> None:
+    notes = ["A note.", *flow_notes(7, [Exclusion("age missing", 1, 6)]), "Patient flow: unknown."]
+    assert without_flow(notes) == ["A note.", "Patient flow: unknown."]
 
 
 def test_sentences_are_read_back_as_they_were_written() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from encoder_toys import State, draw, use_only, vit_in_transformers, vit_state
+from encoder_toys import State, described_vit, draw, use_only, vit_in_transformers, vit_state
 
 from encoders import ctranspath, phikon
 from encoders.vit import VIT_SHAPES, VitShape
@@ -56,6 +56,8 @@ def arguments(name: str, files: dict[str, Path], tmp_path: Path, monkeypatch: py
         return {"model": "test_resnet", "pretrained": False}
     if name in ("ctranspath", "resnet50", "resnet50-pooled", "resnet50-trunc"):
         return {"weights": files[name.partition("-")[0]]}
+    if name == "pretrained":
+        return {"weights": described_vit(tmp_path / "mine.safetensors")}
     family, _, size = name.partition("-")
     if family in POSITIONS:
         monkeypatch.setitem(VIT_SHAPES, size, TINY[size])
@@ -121,12 +123,13 @@ def test_an_encoder_without_weights_is_refused_at_once_where_the_network_is_forb
     use_only(tmp_path, monkeypatch)
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("the network was asked"))
     arguments = {"model": "resnet18"} if name == "timm" else {}
-    if name == "classical":
-        return  # nothing learned, nothing to refuse
+    if name in ("classical", "milkit-mini"):
+        return  # nothing learned, or its weights are in the package: nothing to refuse
     with pytest.raises(WeightsMissing, match=r"--weights FILE\.$"):
         ENCODERS.build(name, arguments)
 
 
 def test_the_names_of_our_encoders_are_known() -> None:
-    ours = {"classical", "timm", "ctranspath", "phikon", "resnet50", "resnet50-pooled", "resnet50-trunc"}
+    ours = {"classical", "milkit-mini", "pretrained", "timm", "ctranspath", "phikon"}
+    ours |= {"resnet50", "resnet50-pooled", "resnet50-trunc"}
     assert ours | {f"{family}-{size}" for family in POSITIONS for size in TINY} <= set(ENCODERS.names())

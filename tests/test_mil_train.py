@@ -5,12 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional
 from toys import CLASSES, make_store, toy_patients
 
 from milkit.bags import BagStore
 from milkit.errors import StoreError, TrainingError
 from milkit.mil.batches import Bags
-from milkit.mil.train import Examples, class_weights, predict, train_head
+from milkit.mil.heads import MeanPool, MilOutput
+from milkit.mil.train import Examples, TrainedHead, class_weights, predict, train_head
 from milkit.settings import Component, TrainingSettings
 
 SETTINGS = TrainingSettings(max_epochs=6, patience=3, batch_size=4)
@@ -128,3 +131,53 @@ def test_a_training_that_diverges_is_an_error_and_no_result(bags: Bags, rate: fl
     bags.features.mul_(1e4)
     with pytest.raises(TrainingError, match=r"The loss in epoch \d+ was .* expected finite numbers; lower"):
         train_head(bags, _examples(bags, range(9)), _examples(bags, range(9, 12)), 3, HEAD, settings, 0)
+
+
+class _Taught(MeanPool):
+    """A head whose auxiliary loss is the number of its cells, and its parameter ``taught``, which no logit uses."""
+
+    def __init__(self, in_dim: int, n_classes: int) -> None:
+        super().__init__(in_dim, 4, n_classes)
+        self.taught = torch.nn.Parameter(torch.ones(()))
+
+    def auxiliary_loss(self, output: MilOutput, label: Tensor, mask: Tensor) -> Tensor:
+        return mask.sum(dim=1) + self.taught * (label + output.logits.shape[1])
+
+
+def _one_step(bags: Bags, monkeypatch: pytest.MonkeyPatch, settings: TrainingSettings) -> TrainedHead:
+    """One gradient step on five patients of unequal classes, too small to move what the losses are of."""
+    monkeypatch.setattr("milkit.mil.train.build_head", lambda _, in_dim, n_classes: _Taught(in_dim, n_classes))
+    return train_head(
+        bags, Examples([0, 1, 3, 6, 9], [0, 1, 0, 0, 0]), _examples(bags, range(12, 15)), 3, HEAD, settings, 0
+    )
+
+
+TINY_STEP = TrainingSettings(max_epochs=1, learning_rate=1e-12, weight_decay=0.0, batch_size=16)
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_the_training_loss_is_cross_entropy_and_auxiliary_loss_weighted_alike(
+    bags: Bags, monkeypatch: pytest.MonkeyPatch, weighted: bool
+) -> None:
+    settings = TINY_STEP.model_copy(update={"class_weights": weighted})
+    trained = _one_step(bags, monkeypatch, settings)
+    patients, labels = [0, 1, 3, 6, 9], [0, 1, 0, 0, 0]
+    logits = trained.model(*bags.batch(patients)).logits.double()
+    total, shares = 0.0, 0.0
+    for patient, label, row in zip(patients, labels, logits, strict=True):
+        share = 5 / (3 * labels.count(label)) if weighted else 1.0
+        n_cells = bags.offsets[patient + 1] - bags.offsets[patient]
+        total += share * (-float(functional.log_softmax(row, dim=0)[label].detach()) + n_cells + label + 3)
+        shares += share
+    assert trained.history[0][0] == pytest.approx(total / shares, rel=1e-5)
+
+
+def test_early_stopping_looks_at_the_cross_entropy_alone(bags: Bags, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = _one_step(bags, monkeypatch, TINY_STEP.model_copy(update={"class_weights": False}))
+    probabilities = [float(p[i % 3]) for i, (p, _) in enumerate(predict(trained.model, bags, range(12, 15)))]
+    assert trained.validation_loss == pytest.approx(-np.log(probabilities).mean(), rel=1e-5)
+
+
+def test_parameters_of_the_auxiliary_loss_alone_are_trained(bags: Bags, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = _one_step(bags, monkeypatch, TINY_STEP.model_copy(update={"learning_rate": 0.1}))
+    assert float(trained.model.head.taught.detach()) == pytest.approx(0.9)  # Adam's first step is the rate

@@ -236,6 +236,12 @@ def test_an_encoder_that_has_seen_the_cohort_is_named(tmp_path: Path) -> None:
     assert any("toy-encoder has seen this cohort" in note for note in notes)
 
 
+def test_an_encoder_that_has_seen_the_cohort_is_named_whatever_its_recipe_is_called(tmp_path: Path) -> None:
+    store = labelled_store(tmp_path / "s.zarr", cohort="mine", cohort_factory="bmc", encoder_seen=["BMC"])
+    notes = probe([store], settings(shots=()), tmp_path / "p")["notes"]
+    assert any("toy-encoder has seen this cohort" in note for note in notes)
+
+
 def test_stores_of_other_cells_are_refused(tmp_path: Path) -> None:
     other = labelled_cells({"BAS": 30, "LYT": 45, "MON": 25})
     stores = [labelled_store(tmp_path / "a.zarr"), labelled_store(tmp_path / "b.zarr", other)]
@@ -340,12 +346,99 @@ def test_copies_on_both_sides_of_a_published_split_are_said(tmp_path: Path) -> N
             "cell_id,role\ntoy_00001,test\n",
             r"1 cells of the store are tested and 0 train; give the split of this cohort",
         ),
-        ("", r"cannot be read as CSV"),
+        (
+            "",
+            r"cannot be read as CSV; give a table with a column cell_id, path or Image Path, or a column of the cells",
+        ),
     ],
 )
 def test_a_split_that_does_not_fit_is_refused(store: BagStore, tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(FoldError, match=sentence):
         task_of(store, split=split_file(tmp_path / "split.csv", text))
+
+
+def with_column(path: Path, name: str, values: list[str]) -> BagStore:
+    """The store with a column whose values repeat these."""
+    cells = labelled_cells()
+    return labelled_store(path / "c.zarr", cells.assign(**{name: [values[n % len(values)] for n in range(len(cells))]}))
+
+
+def test_a_column_of_the_cells_is_a_split(tmp_path: Path) -> None:
+    store = with_column(tmp_path, "split", ["Train", "Train", "TestA", "TestB", "val", ""])
+    task = task_of(store, split="split")
+    parts = store.cells["split"].fillna("")
+    assert dict(zip(task.cell_ids, task.fold, strict=True)) == {
+        cell: TRAIN if part == "Train" else 0
+        for cell, part in zip(store.cells["cell_id"], parts, strict=True)
+        if part not in ("val", "")
+    }
+    assert task.left_out["not in the split"] == int(parts.isin(["val", ""]).sum())
+    assert task.split == {"kind": "column", "column": "split", "train": ["Train"], "test": ["TestA", "TestB"]}
+    assert "Cells of 'val' in the column split neither train nor are tested." in task.notes
+    result = probe([store], settings(split="split", shots=()), tmp_path / "p")
+    assert "by the column split (test: TestA, TestB)" in probe_tables(result)
+
+
+def test_a_column_without_train_and_test_is_one_of_folds(tmp_path: Path) -> None:
+    store = with_column(tmp_path, "centre", ["Basel", "Ulm", "Graz"])
+    task = task_of(store, split="centre")
+    assert task.split == {"kind": "column", "column": "centre", "folds": ["Basel", "Graz", "Ulm"]}
+    assert task.fold.tolist() == [["Basel", "Graz", "Ulm"].index(name) for name in store.cells["centre"]]
+    result = probe([store], settings(split="centre", shots=()), tmp_path / "p")
+    assert "by the column centre (folds: Basel, Graz, Ulm)" in probe_tables(result)
+    assert len(result["encoders"]["toy-encoder"]["classifiers"]["linear"]["accuracy"]["folds"]) == 3
+
+
+def test_a_column_of_the_patients_is_a_split_and_copies_across_its_folds_are_said(tmp_path: Path) -> None:
+    files = list(range(99))
+    files[0] = files[98]
+    store = labelled_store(tmp_path / "s.zarr", with_patients(labelled_cells(), 18), files=files)
+    task = task_of(store, split="site")
+    assert len(task.folds) == 3
+    apart = store.patients["site"]["P00"] != store.patients["site"]["P17"]
+    notes = [note for note in task.notes if "trains on the same patients as" in note]
+    assert apart
+    assert len(notes) == 1
+
+
+def test_a_file_called_like_a_column_is_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = with_column(tmp_path, "split", ["train", "test"])
+    split_file(tmp_path / "split", "cell_id\ntoy_00001\n")
+    assert task_of(store, split="split").split["kind"] == "published"
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (
+            ["train", "val"],
+            r"^The column split has train, val, expected train and test, or a value for each fold; give an",
+        ),
+        (
+            ["one"],
+            r"^The column split has one, expected train and test, or a value for each fold; give another column\.$",
+        ),
+        (
+            [f"f{n}" for n in range(30)],
+            r"^The column split has f0, .* and 25 more, expected train and test, or a value",
+        ),
+    ],
+)
+def test_a_column_that_is_no_split_is_refused(tmp_path: Path, values: list[str], sentence: str) -> None:
+    with pytest.raises(FoldError, match=sentence):
+        task_of(with_column(tmp_path, "split", values), split="split")
+
+
+def test_a_split_whose_tested_cells_are_all_left_out_is_refused(tmp_path: Path) -> None:
+    cells = labelled_cells()
+    store = labelled_store(
+        tmp_path / "s.zarr", cells.assign(split=["train", "test"] * 49 + ["train"]), failed=tuple(range(1, 99, 2))
+    )
+    with pytest.raises(
+        FoldError, match=r"^No cell that the split tests has a label and features; give another split\.$"
+    ):
+        task_of(store, split="split")
 
 
 def test_a_split_that_trains_on_one_class_is_refused(store: BagStore, tmp_path: Path) -> None:
@@ -375,6 +468,9 @@ def test_the_table_has_the_paper_s_layout_in_per_cent_with_intervals(store: BagS
     assert re.fullmatch(r"(\s+\d+\.\d-\d+\.\d){9}", lines[header + 3])
     assert lines[header + 4].split() == ["Net", "(published)", *["-"] * 6, "84.9", "-", "64.4"]
     assert lines[-2:] == ["published: A paper", "  differs: Other classes."]
+    assert (
+        "the intervals are over cells as if each were independent, too narrow where patients are behind them" in lines
+    )
 
 
 def test_a_linear_probe_that_stopped_early_is_said(store: BagStore, tmp_path: Path) -> None:

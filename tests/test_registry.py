@@ -87,7 +87,7 @@ def test_a_class_instead_of_a_function_is_refused() -> None:
 
 
 def test_wrong_arguments_list_those_that_there_are() -> None:
-    with pytest.raises(SettingsError, match=r"it takes in_dim, n_classes, hidden_dim\."):
+    with pytest.raises(SettingsError, match=r"it takes in_dim, n_classes, hidden_dim, n_covariates\."):
         HEADS.build("meanpool", {"in_dim": 3, "n_classes": 2, "hidden_dim": -3})
 
 

@@ -1,5 +1,6 @@
 """The report as a person meets it: headless chromium opens the file with the network cut off."""
 
+import json
 import os
 import runpy
 import shutil
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from milkit.patient_flow import Exclusion, flow_notes
 from milkit.report import write
 from milkit.settings import ReportSettings
 
@@ -41,7 +43,11 @@ def browser() -> Iterator["Browser"]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_run = runpy.run_path(str(Path(__file__).with_name("test_report.py")))["make_run"]
     long_name = "RUNX1_RUNX1T1_and_a_very_long_name_of_a_class"
-    return make_run(tmp_path_factory.mktemp("browser"), classes=("control", "NPM1", long_name))
+    run: Path = make_run(tmp_path_factory.mktemp("browser"), classes=("control", "NPM1", long_name))
+    source = run.parent.parent / "noise.zarr" / "source.json"
+    steps = [Exclusion(f"a reason with {long_name}", 2, 9, 3, 11), Exclusion("age missing", 0, 9, 1, 10)]
+    source.write_text(json.dumps(json.loads(source.read_text()) | {"notes": flow_notes(11, steps, 14)}))
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +172,19 @@ def test_keyboard_scrolls_a_wide_table_on_a_phone(report: str, opened: OpenPage)
     table.focus()
     page.keyboard.press("ArrowRight")
     assert table.evaluate("(node) => window.scrolled.then(() => node.scrollLeft)") > 0
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_boxes_of_the_flow_stand_below_each_other_within_their_frame(report: str, opened: OpenPage, width: int) -> None:
+    page = opened(report, width)
+    frame = page.get_by_role("figure", name="Flow of patients")
+    outer = frame.bounding_box()
+    boxes = [box.bounding_box() for box in frame.locator(".box").all()]
+    assert outer
+    assert len(boxes) == 4
+    assert all(upper["y"] + upper["height"] < lower["y"] for upper, lower in pairwise(boxes))
+    assert all(outer["x"] < box["x"] and box["x"] + box["width"] < outer["x"] + outer["width"] for box in boxes)
+    assert frame.get_by_role("listitem").count() == 4
 
 
 @pytest.mark.parametrize("width", WIDTHS)

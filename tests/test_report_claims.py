@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from milkit.errors import RunError
+from milkit.patient_flow import Exclusion, flow_notes
 from milkit.predictions import Attention, Predictions
 from milkit.report.citations import citations
 from milkit.report.write import write_report
@@ -38,6 +39,11 @@ def change_store(run: Path, **attributes: Any) -> None:
     values = json.loads(read(path))
     values["attributes"] |= attributes
     path.write_text(json.dumps(values))
+
+
+def change_notes(run: Path, notes: list[str]) -> None:
+    path = run.parent.parent / "noise.zarr" / "source.json"
+    path.write_text(json.dumps(json.loads(read(path)) | {"notes": notes}))
 
 
 @pytest.mark.parametrize(
@@ -71,6 +77,28 @@ def test_images_of_the_pretraining_are_known_by_cohort_and_by_factory(run: Path,
 def test_cohort_that_the_encoder_never_saw_gets_no_such_warning(run: Path) -> None:
     change_store(run, encoder_seen=["aml_hehr"], cohort_factory="tabular")
     assert "pre-training" not in page_of(run)
+
+
+def test_flow_of_patients_is_shown_as_a_list_of_its_steps_and_not_as_a_warning(run: Path) -> None:
+    steps = [Exclusion("age <18>", 1, 1_203, 2, 1_400), Exclusion("label missing", 0, 1_203, 1, 1_399)]
+    change_notes(run, ["A note.", *flow_notes(1_204, steps, 1_402)])
+    page = read(write_report(run, ReportSettings()))
+    figure = re.search(r'<figure class="panel flow".*?</figure>', page, re.DOTALL)
+    assert figure
+    assert "age &lt;18&gt;" in figure[0]
+    assert [text_of(item).strip() for item in re.findall(r"<li.*?</li>", figure[0], re.DOTALL)] == [
+        "Enrolled 1,204 patients, 1,402 samples",
+        "Excluded 1 patient, 2 samples: age <18> 1,203 patients, 1,400 samples left",
+        "Excluded 0 patients, 1 sample: label missing 1,203 patients, 1,399 samples left",
+        "Analysed 1,203 patients, 1,399 samples",
+    ]
+    assert re.search(r'<section id="cohort">(?:(?!</section>).)*<figure class="panel flow"', page, re.DOTALL)
+    assert "Patient flow:" not in page
+    assert "A note." in re.search(r'<ul class="warnings">.*?</ul>', page, re.DOTALL)[0]  # type: ignore[index]
+
+
+def test_cohort_without_rules_has_no_flow(run: Path) -> None:
+    assert "Flow of patients" not in page_of(run)
 
 
 def test_cohort_table_counts_the_labels_that_the_run_had(run: Path) -> None:

@@ -75,6 +75,7 @@ def _facts(stores: Sequence[BagStore], sampled: Sampled, settings: AtlasSettings
         "n_classes": len(sampled.class_names),
         "shared_classes": list(sampled.shared_classes),
         "unit": sampled.groups.unit,
+        "assumption": sampled.groups.assumption,
         "n_units": len(np.unique(sampled.groups.of_cell)),
         "left_out": sampled.left_out,
         "neighbours": settings.neighbours,

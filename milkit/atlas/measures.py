@@ -56,7 +56,7 @@ def source_probe(sampled: Sampled, settings: AtlasSettings, advance: Advance, *,
     what standardisation leaves.
     """
     sources, everywhere = sampled.sources, np.zeros_like(sampled.sources)
-    fold = sampled.groups.folds(sources, settings.folds, settings.seed)
+    fold = sampled.fold
     guesses = np.empty((2, len(sources)), dtype=np.int64)
     for number in range(settings.folds):
         train, features = fold != number, sampled.features

@@ -28,6 +28,7 @@ class Sampled:
         class_names: In alphabetical order; empty where no cell has a class.
         label: The column of the classes.
         groups: Which cells belong together.
+        fold: (n,) the fold in which the source of each cell is predicted; each training has cells of every source.
         left_out: How many cells were left out, by reason.
     """
 
@@ -38,6 +39,7 @@ class Sampled:
     class_names: tuple[str, ...]
     label: str | None
     groups: Groups
+    fold: Ints
     left_out: dict[str, int]
 
     @property
@@ -48,10 +50,10 @@ class Sampled:
 
 
 def sample(stores: Sequence[BagStore], settings: AtlasSettings) -> Sampled:
-    """Draw cells of every source without replacement.
+    """Draw cells of every source without replacement, and divide them into folds.
 
     Left out are cells that could not be read, cells without a source, and sources of fewer patients, fields or cells
-    than there are folds.
+    than there are folds. A sample has cells of at least as many of these, however unlike their numbers of cells are.
     """
     _require_one_encoder(stores)
     tables = [_with_source(store, stores, settings) for store in stores]
@@ -76,22 +78,25 @@ def sample(stores: Sequence[BagStore], settings: AtlasSettings) -> Sampled:
         )
         raise FoldError(msg)
     generator = np.random.default_rng(settings.seed)
-    drawn = [generator.permutation(np.flatnonzero(keep & (sources == name)))[: settings.sample] for name in names]
-    chosen = np.sort(np.concatenate(drawn))
+    members = [generator.permutation(np.flatnonzero(keep & (sources == name))) for name in names]
+    chosen = np.sort(np.concatenate([_first(rows, groups.of_cell[rows], settings) for rows in members]))
     in_small = int((keep & ~sources.isin(names)).sum())
     if (features[chosen] == features[chosen[0]]).all():
         msg = f"All {len(chosen)} sampled cells have the same features; look at the images and the encoder."
         raise StoreError(msg)
     codes, classes = _numbered(_classes(cells.iloc[chosen], label, settings))
     position = {name: number for number, name in enumerate(names)}
+    numbers = np.asarray(sources.iloc[chosen].map(position), dtype=np.int64)
+    together = groups.keep(np.isin(np.arange(len(cells)), chosen))
     return Sampled(
         features=features[chosen].astype(np.float32),
-        sources=np.asarray(sources.iloc[chosen].map(position), dtype=np.int64),
+        sources=numbers,
         source_names=tuple(names),
         classes=codes,
         class_names=classes,
         label=label,
-        groups=groups.keep(np.isin(np.arange(len(cells)), chosen)),
+        groups=together,
+        fold=_folds(together, numbers, names, settings),
         left_out={
             "unreadable": int((~readable).sum()),
             "of no source": int((readable & ~keep).sum()),
@@ -99,6 +104,32 @@ def sample(stores: Sequence[BagStore], settings: AtlasSettings) -> Sampled:
             "beyond the sample": int(keep.sum()) - in_small - len(chosen),
         },
     )
+
+
+def _first(rows: Ints, groups: Ints, settings: AtlasSettings) -> Ints:
+    """The first of a source's shuffled cells, where these are of too few groups with the first of some others."""
+    of_group = np.sort(np.unique(groups, return_index=True)[1])[: settings.folds]
+    return np.concatenate([rows[of_group], np.delete(rows, of_group)])[: settings.sample]
+
+
+def _folds(groups: Groups, sources: Ints, names: Sequence[str], settings: AtlasSettings) -> Ints:
+    """The folds, if every training has cells of every source; groups of several sources may prevent it."""
+    if settings.sample < settings.folds:
+        msg = (
+            f"A sample of {settings.sample} cells of a source cannot be divided into {settings.folds} folds; give a "
+            "larger sample, or fewer folds."
+        )
+        raise SettingsError(msg)
+    fold = groups.folds(sources, settings.folds, settings.seed)
+    for number in np.unique(fold):
+        if len(lacking := np.setdiff1d(sources, sources[fold != number])):
+            msg = (
+                f"All {int((sources == lacking[0]).sum())} sampled cells of the source '{names[lacking[0]]}' fell into "
+                f"one of {settings.folds} folds, so that its training would have none; give another --seed, a larger "
+                "sample, or fewer folds."
+            )
+            raise FoldError(msg)
+    return fold
 
 
 def _require_one_encoder(stores: Sequence[BagStore]) -> None:

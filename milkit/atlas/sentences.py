@@ -24,7 +24,8 @@ def describe(result: Mapping[str, Any]) -> list[str]:
         f"After each source is standardised by its own mean and spread, {names} {_told_apart(result, after['probe'])}; "
         f"{_per_cent(after['same_source_share'])} of the neighbours are of the own source."
     )
-    return [*sentences, _caution(result)]
+    assumed = [f"The intervals are {result['assumption']}."] if result["assumption"] else []
+    return [*sentences, *assumed, _caution(result)]
 
 
 def _told_apart(result: Mapping[str, Any], probe: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ A store is a folder that any Zarr v3 reader opens. It MUST hold
 
 * the group attributes ``format`` ("milkit-bags"), ``version`` (1), ``dim``, ``dtype``, and what made it: ``cohort``,
   ``cohort_digest``, ``patients_digest``, ``classes``, ``encoder``, ``encoder_digest``, ``transform``, ``batch_size``,
-  ``backend``, ``precision``, ``milkit``; further ones MAY say more;
+  ``backend``, ``precision``, ``milkit``; further ones, such as ``cohort_factory`` and ``encoder_seen``, MAY say more;
 * the attributes ``files_sha256`` (of the files that never change: ``cells.csv``, ``rows``, each array's ``zarr.json``)
   and ``attributes_digest``, SHA-256 over the rest of the group's ``zarr.json``;
 * ``features`` (n_cells, dim), float16 or float32, in the cohort's row order, as ONE uncompressed chunk, so that a

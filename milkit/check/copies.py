@@ -10,6 +10,7 @@ import pandas as pd
 
 from milkit.check.findings import Finding, Flag, Level, Verdict, counted, listed
 from milkit.check.fingerprint import Fingerprints, near_pairs
+from milkit.images import parse_box
 
 Rows = npt.NDArray[np.int64]
 Group = list[int]
@@ -19,6 +20,8 @@ EMPTY: tuple[Flag, ...] = ("blank", "flat")
 """Flags of cells that show too little to be compared by their looks."""
 LISTED = 3
 """Cells of one group that a sentence names."""
+SHARED = 0.5
+"""Of the smaller one of two boxes in a file, from which on they show the same cell: others drew its box anew."""
 
 
 class Known(NamedTuple):
@@ -27,7 +30,8 @@ class Known(NamedTuple):
     Attributes:
         name: The cohort's, or the file's that they come from.
         cell_ids: One a cell.
-        files: Digest and box of each; equal ones are the same cell.
+        files: Digest of each one's file.
+        boxes: Its part of the file, empty for the whole; the same part of the same file is the same cell.
         fingerprints: One a cell.
         distinct: Which of them show enough to be compared by their looks.
     """
@@ -35,6 +39,7 @@ class Known(NamedTuple):
     name: str
     cell_ids: list[str]
     files: list[str]
+    boxes: list[str]
     fingerprints: Fingerprints
     distinct: npt.NDArray[np.bool_]
 
@@ -53,8 +58,8 @@ def known_cells(name: str, table: pd.DataFrame) -> Known:
     boxes = table["box"].fillna("") if "box" in table else pd.Series("", index=table.index)
     prints = np.frombuffer(bytes.fromhex("".join(table["fingerprint"])), dtype=np.uint64).reshape(-1, 4)
     empty = table["flags"].str.contains(rf"\b(?:{'|'.join(EMPTY)})\b")
-    files = (table["sha256"] + " " + boxes).tolist()
-    return Known(name, table["cell_id"].tolist(), files, prints, ~empty.to_numpy(dtype=bool))
+    cell_ids, files = table["cell_id"].tolist(), table["sha256"].tolist()
+    return Known(name, cell_ids, files, boxes.tolist(), prints, ~empty.to_numpy(dtype=bool))
 
 
 def find_copies(name: str, cells: pd.DataFrame, here: Known, others: Sequence[Known] = ()) -> Copies:
@@ -67,34 +72,56 @@ def find_copies(name: str, cells: pd.DataFrame, here: Known, others: Sequence[Kn
         here: The same cells.
         others: The cells of other cohorts.
     """
-    same = _same(here.files)
+    same, whole = _same(here), _whole(here)
     first = np.setdiff1d(np.flatnonzero(here.distinct), [row for group in same for row in group[1:]])
     pairs = near_pairs(here.fingerprints[first])
     verdicts, alike = [], list[Group]()
     if pairs is None:
-        text = (
-            "The images are too much alike to tell copies by their looks (is there a mask or a frame on all of them?); "
-            "only files that are the same were looked for."
-        )
-        verdicts.append(Verdict(Finding("note", name, text), np.empty(0, dtype=np.int64)))
+        verdicts.append(_alike(name, "copies by their looks"))
     else:
         alike = _groups(first[pairs[:, :2]])
     verdicts += _about(name, cells, here.cell_ids, same, "copy")
+    verdicts += _about_whole(name, cells, here.cell_ids, whole)
     verdicts += _about(name, cells, here.cell_ids, alike, "near_copy")
-    copy_of = {row: here.cell_ids[group[0]] for group in (*alike, *same) for row in group[1:]}
+    copy_of = {row: here.cell_ids[group[0]] for group in (*alike, *whole, *same) for row in group[1:]}
     elsewhere = dict[int, str]()
     for other in others:
-        exact, near = _elsewhere(here, first, other)
-        verdicts += _about_other(name, here.cell_ids, other, exact, "elsewhere")
-        verdicts += _about_other(name, here.cell_ids, other, near, "near_elsewhere")
+        exact, near = _same_elsewhere(here, other), _near_elsewhere(here, first, other)
+        if near is None:
+            verdicts.append(_alike(name, f"by their looks which of them '{other.name}' has too"))
+            near = {}
+        near |= {row: near[group[0]] for group in same if group[0] in near for row in group}
+        near = {row: place for row, place in near.items() if row not in exact}
+        verdicts += _about_other(name, here, other, exact, "elsewhere")
+        verdicts += _about_other(name, here, other, near, "near_elsewhere")
         elsewhere |= {row: f"{other.name}: {other.cell_ids[there]}" for row, there in (near | exact).items()}
     return Copies(verdicts, copy_of, elsewhere)
 
 
-def _same(files: list[str]) -> list[Group]:
-    series = pd.Series(files)
-    repeated = series[series.duplicated(keep=False)]
-    return [rows.tolist() for rows in repeated.groupby(repeated, sort=False).groups.values()]
+def _alike(name: str, what: str) -> Verdict:
+    text = (
+        f"The images are too much alike to tell {what} (is there a mask or a frame on all of them?); only files that "
+        "are the same were looked for."
+    )
+    return Verdict(Finding("note", name, text), np.empty(0, dtype=np.int64))
+
+
+def _same(here: Known) -> list[Group]:
+    """Cells that are the same part of the same file."""
+    cells = pd.DataFrame({"file": here.files, "box": here.boxes})
+    repeated = cells[cells.duplicated(keep=False)]
+    return [rows.tolist() for rows in repeated.groupby(["file", "box"], sort=False).groups.values()]
+
+
+def _whole(here: Known) -> list[Group]:
+    """Of files that are one cell as a whole and others in parts: the first that is the whole, and the parts.
+
+    The parts are no copies of each other, so that they may well have different labels.
+    """
+    files, parted = pd.Series(here.files), np.array(here.boxes, dtype=object) != ""
+    both = files[files.isin(files[parted]) & files.isin(files[~parted])]
+    groups = [rows.to_numpy() for rows in both.groupby(both, sort=False).groups.values()]
+    return [[int(rows[~parted[rows]][0]), *rows[parted[rows]].tolist()] for rows in groups]
 
 
 def _groups(pairs: Rows) -> list[Group]:
@@ -133,6 +160,24 @@ def _about(name: str, cells: pd.DataFrame, ids: list[str], groups: list[Group], 
     )  # fmt: skip
 
 
+def _about_whole(name: str, cells: pd.DataFrame, ids: list[str], groups: list[Group]) -> Iterator[Verdict]:
+    """What it means that a field is a cell beside its own cells: these weigh double, or are of another patient."""
+    owners = cells["patient_id"].to_numpy(object)
+    meanings: tuple[tuple[Level, bool, str], ...] = (
+        ("error", True, "find out whose the field is, and remove the others"),
+        ("warning", False, "leave out the whole or its parts"),
+    )
+    for level, across, advice in meanings:
+        chosen = [group for group in groups if _differ(owners[group]) == across]
+        if chosen:
+            named = (
+                f"{ids[first]} with {_joined([ids[row] for row in parts], ', ')} in it" for first, *parts in chosen
+            )
+            what = counted(len(chosen), "file", "is one cell as a whole", "are one cell as a whole")
+            text = f"{what} and others in parts: {listed(named, len(chosen))}; {advice}."
+            yield Verdict(Finding(level, name, text, "copy"), _rows(chosen))
+
+
 def _verdict(finding: Finding, groups: list[Group], names: list[str], flag: Flag) -> Iterator[Verdict]:
     """Complete a finding's sentence: how many groups there are, and the first of them."""
     if groups:
@@ -140,7 +185,11 @@ def _verdict(finding: Finding, groups: list[Group], names: list[str], flag: Flag
         what = ("file", "occurs", "occur") if flag == "copy" else ("picture", "is found", "are found")
         shown = listed((_joined([names[row] for row in group], sign) for group in groups), len(groups))
         text = f"{counted(len(groups), *what)} {finding.text.replace('{}', shown)}"
-        yield Verdict(replace(finding, text=text), np.array([row for group in groups for row in group]))
+        yield Verdict(replace(finding, text=text), _rows(groups))
+
+
+def _rows(groups: list[Group]) -> Rows:
+    return np.array([row for group in groups for row in group])
 
 
 def _differ(values: npt.NDArray[Any]) -> bool:
@@ -152,28 +201,66 @@ def _joined(names: list[str], sign: str) -> str:
     return sign.join(names[:LISTED]) + more
 
 
-def _elsewhere(here: Known, first: Rows, other: Known) -> tuple[dict[int, int], dict[int, int]]:
-    """By row the row of the other cohort that is the same file, and of those that have none, that looks the same."""
-    places = {file: row for row, file in reversed(list(enumerate(other.files)))}
-    exact = {row: places[file] for row, file in enumerate(here.files) if file in places}
+def _same_elsewhere(here: Known, other: Known) -> dict[int, int]:
+    """By row the row of the other cohort that is of the same file and shows the cell.
+
+    The same part comes first, then the whole file or a part of it, then a part that shares most of the smaller one.
+    """
+    places = dict[str, list[int]]()
+    common = set(here.files)
+    for row, file in enumerate(other.files):
+        if file in common:
+            places.setdefault(file, []).append(row)
+    found = dict[int, int]()
+    for row, (file, box) in enumerate(zip(here.files, here.boxes, strict=True)):
+        shares = [(_share(box, other.boxes[place]), -place) for place in places.get(file, ())]
+        if shares and (best := max(shares))[0] >= SHARED:
+            found[row] = -best[1]
+    return found
+
+
+def _share(box: str, other: str) -> float:
+    """How much of the smaller of two boxes both have; 3 where they are equal, 2 where one of them is the whole file."""
+    if box == other:
+        return 3
+    if not (box and other):
+        return 2
+    one, two = parse_box(box), parse_box(other)
+    width = min(one.left + one.width, two.left + two.width) - max(one.left, two.left)
+    height = min(one.top + one.height, two.top + two.height) - max(one.top, two.top)
+    return max(width, 0) * max(height, 0) / min(one.width * one.height, two.width * two.height)
+
+
+def _near_elsewhere(here: Known, first: Rows, other: Known) -> dict[int, int] | None:
+    """By row, of ``first``, the row of the other cohort that looks most like it; None where all are too much alike."""
     there = np.flatnonzero(other.distinct)
     pairs = near_pairs(here.fingerprints[first], other.fingerprints[there])
-    near: dict[int, int] = {}
-    for i, j, _ in sorted(pairs.tolist(), key=lambda pair: pair[2]) if pairs is not None else ():
-        if int(first[i]) not in exact:
-            near.setdefault(int(first[i]), int(there[j]))
-    return exact, near
+    if pairs is None:
+        return None
+    near = dict[int, int]()
+    for i, j, _ in sorted(pairs.tolist(), key=lambda pair: pair[2]):
+        near.setdefault(int(first[i]), int(there[j]))
+    return near
 
 
-def _about_other(name: str, ids: list[str], other: Known, found: dict[int, int], flag: Flag) -> Iterator[Verdict]:
+def _about_other(name: str, here: Known, other: Known, found: dict[int, int], flag: Flag) -> Iterator[Verdict]:
     level: Level = "error" if flag == "elsewhere" else "warning"
     what = ("is a file", "are files") if flag == "elsewhere" else ("looks like one", "look like some")
     rows = sorted(found)
     if rows:
-        sign = "=" if flag == "elsewhere" else "~"
-        shown = listed((f"{ids[row]} {sign} {other.cell_ids[found[row]]}" for row in rows), len(rows))
+        relation = _relation if flag == "elsewhere" else lambda *_: "{} ~ {}"
+        forms = (relation(here.boxes[row], other.boxes[found[row]]) for row in rows)
+        pairs = ((here.cell_ids[row], other.cell_ids[found[row]]) for row in rows)
+        shown = listed((form.format(*pair) for form, pair in zip(forms, pairs, strict=True)), len(rows))
         text = (
             f"{counted(len(rows), 'image', *what)} of '{other.name}' too: {shown}; "
             "do not train on one of the two cohorts and test on the other before these are left out."
         )
         yield Verdict(Finding(level, name, text, flag), np.array(rows))
+
+
+def _relation(box: str, other: str) -> str:
+    """How two cells of a file are named together."""
+    if box == other:
+        return "{} = {}"
+    return "{} overlaps {}" if box and other else "{} in {}" if box else "{} with {} in it"

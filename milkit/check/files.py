@@ -32,7 +32,7 @@ def read_known(named: str, workspace: Workspace, cohort: str) -> Known:
 
     Args:
         named: A cohort that was checked here (its name, or the path of its recipe), or the path of such a table, which
-            holds no images, but the ids and labels of its cells: pass it on as you would the cohort's own table.
+            holds no images, but ids, labels and paths of its cells: pass it on as you would the cohort's own table.
         workspace: Where checks are kept.
         cohort: The cohort that is being checked, which cannot be compared with itself.
     """

@@ -17,7 +17,7 @@ from milkit.check.fingerprint import fingerprint
 from milkit.errors import ImageError
 from milkit.images import RgbImage, cut, parse_box, read_bytes, read_image
 
-VERSION = 1
+VERSION = 2
 """Of what follows: measures of another version are not taken over from an earlier check."""
 
 MEASURES = np.dtype(
@@ -25,6 +25,7 @@ MEASURES = np.dtype(
         ("state", "u1"),
         ("file_size", "i8"),
         ("file_time", "i8"),
+        ("file_change", "i8"),
         ("sha256", "u1", 32),
         ("fingerprint", "u8", 4),
         ("width", "u4"),
@@ -43,7 +44,8 @@ MEASURES = np.dtype(
 """One row a cell.
 
 * ``state``: one of ``UNSEEN``, ``MEASURED`` and ``FAILED``.
-* ``file_size``, ``file_time``: of the file, bytes and nanoseconds; with its path they say that it is unchanged.
+* ``file_size``, ``file_time``, ``file_change``: of the file, bytes and nanoseconds; with its path they say that it is
+  unchanged. The time is that of its content, which programs can set, the other that of any change, which they cannot.
 * ``sha256``: of the file. ``fingerprint``: of the cell, see ``milkit.check.fingerprint``.
 * ``width``, ``height``: of the cell, pixels.
 * ``constant``: all pixels have one colour. ``brightest``: value of any channel. ``brightness``: mean grey level.
@@ -73,20 +75,21 @@ class CellFile(NamedTuple):
     boxes: Sequence[str]
     size: int = 0
     time: int = 0
+    change: int = 0
 
 
 def measure_file(root: Path, file: CellFile) -> tuple[Records, dict[int, str]]:
     """Read one file, and measure each of its cells.
 
     Returns:
-        A row for each box, ``UNSEEN`` where the file has the size and the time that were known; and by the number of
+        A row for each box, ``UNSEEN`` where the file has the size and the times that were known; and by the number of
         the box why a cell could not be read.
     """
     records = np.zeros(len(file.boxes), dtype=MEASURES)
-    size, changed = _stamp(root, file.path)
-    if file.size and (size, changed) == (file.size, file.time):
+    size, changed, touched = _stamp(root, file.path)
+    if file.size and (size, changed, touched) == (file.size, file.time, file.change):
         return records, {}
-    records["file_size"] = size
+    records["file_size"], records["file_change"] = size, touched
     records["file_time"] = changed if time.time_ns() - changed > SETTLED else -1
     reasons = {}
     try:
@@ -107,14 +110,14 @@ def measure_file(root: Path, file: CellFile) -> tuple[Records, dict[int, str]]:
     return records, reasons
 
 
-def _stamp(root: Path, path: str) -> tuple[int, int]:
-    """Size and time of a file, or of the archive that it is in; zeros where there is none, as reading it will tell."""
+def _stamp(root: Path, path: str) -> tuple[int, int, int]:
+    """Size and times of a file, or of the archive that it is in; zeros where there is none, as reading it will tell."""
     inside = archives.split(path)
     try:
         status = (root / (inside[0] if inside else path)).stat()
     except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
+        return 0, 0, 0
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _measure(image: RgbImage, record: Any) -> None:

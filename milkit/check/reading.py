@@ -38,15 +38,15 @@ def read_cells(root: Path, cells: pd.DataFrame, kept: Path | None = None, *, fre
     Args:
         root: What the paths are relative to.
         cells: A row a cell.
-        kept: A file of measures. What it has of files that still have the same path, size and time is taken over, and
-            it is brought up to date, also when the reading is interrupted. Size and time are compared, and not a
-            digest, because for a digest every byte would have to be read: 4 GB for 100,000 cells. A byte that changes
-            on the disk without changing the time stays unseen for that reason.
+        kept: A file of measures. What it has of files that still have the same path, size and times (of the content,
+            and of any change) is taken over, and it is brought up to date, also when the reading is interrupted. These
+            are compared, and not a digest, because for a digest every byte would have to be read: 4 GB for 100,000
+            cells. A byte that fails on the disk, which changes no time, stays unseen for that reason.
         fresh: Take nothing over, and read everything.
     """
     boxes = cells["box"].fillna("").tolist() if "box" in cells else [""] * len(cells)
     paths = cells["path"].tolist()
-    keys = _keys(paths, boxes)
+    keys = _keys(root, paths, boxes)
     before = _load(kept)
     records = np.zeros(len(keys), dtype=MEASURES) if fresh else _taken_over(before, keys)
     reasons: dict[int, str] = {}
@@ -102,16 +102,18 @@ def _cores() -> int:
     return min(available_cores(), MOST_PROCESSES)
 
 
-def _stamp(records: Records) -> tuple[int, int]:
-    """Size and time under which all cells of a file were measured; zeros where one of them was not."""
-    stamps = set(zip(records["file_size"].tolist(), records["file_time"].tolist(), strict=True))
-    return stamps.pop() if len(stamps) == 1 else (0, 0)
+def _stamp(records: Records) -> tuple[int, int, int]:
+    """Size and times under which all cells of a file were measured; zeros where one of them was not."""
+    columns = (records[name].tolist() for name in ("file_size", "file_time", "file_change"))
+    stamps = set(zip(*columns, strict=True))
+    return stamps.pop() if len(stamps) == 1 else (0, 0, 0)
 
 
-def _keys(paths: list[str], boxes: list[str]) -> npt.NDArray[np.uint64]:
+def _keys(root: Path, paths: list[str], boxes: list[str]) -> npt.NDArray[np.uint64]:
     """64 bits of a digest a cell; among 100,000 cells two are equal with a chance of 3 in 10 thousand million."""
+    place = f"{VERSION}\n{root.resolve()}"
     digests = (
-        hashlib.blake2b(f"{VERSION}\n{path}\n{box}".encode(errors="surrogateescape"), digest_size=8).digest()
+        hashlib.blake2b(f"{place}\n{path}\n{box}".encode(errors="surrogateescape"), digest_size=8).digest()
         for path, box in zip(paths, boxes, strict=True)
     )
     return np.frombuffer(b"".join(digests), dtype=np.uint64)

@@ -40,7 +40,8 @@ class Check:
         findings: Notes first, errors last.
         cells: A row a cell: cell_id, patient_id, path, box, cell_type (where the cohort has them), the measures,
             sha256 of the file and fingerprint of the cell in hexadecimal, ``reason`` (why it cannot be read),
-            ``flags``, with blanks between them, ``copy_of`` (a cell above it) and ``elsewhere`` (``cohort: cell``).
+            ``flags``, with blanks between them, ``copy_of`` (a cell above it, or the whole field that it is a part of)
+            and ``elsewhere`` (``cohort: cell``).
         n_files_read: Files that were read; the others had not changed since an earlier check.
     """
 

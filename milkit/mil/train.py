@@ -1,7 +1,7 @@
 """One training: one head on the training patients of one split, stopped early by its validation patients."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ class TrainedHead:
     model: "Standardised"
     best_epoch: int
     history: list[tuple[float, float]]
-    """Mean training and validation loss of each epoch."""
+    """Mean training and validation loss of each epoch; what a head's ``auxiliary_loss`` adds is in the former alone."""
 
     @property
     def validation_loss(self) -> float:
@@ -145,7 +145,7 @@ def _moments(bags: Bags, train: Examples, settings: TrainingSettings) -> tuple[T
 
 
 def _one_epoch(
-    model: nn.Module,
+    model: Standardised,
     optimiser: torch.optim.Optimizer,
     bags: Bags,
     train: Examples,
@@ -157,13 +157,24 @@ def _one_epoch(
     shuffled = order.permutation(len(train.indices))
     for part in np.array_split(shuffled, -(-len(shuffled) // batch_size)):
         labels = torch.tensor([train.labels[i] for i in part], device=bags.features.device)
-        output: MilOutput = model(*bags.batch([train.indices[i] for i in part]))
-        loss = functional.cross_entropy(output.logits, labels, weight=weights)
+        loss = _training_loss(model, bags.batch([train.indices[i] for i in part]), labels, weights)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         total += float(loss.detach()) * len(part)
     return total / len(shuffled)
+
+
+def _training_loss(model: Standardised, batch: tuple[Tensor, Tensor], labels: Tensor, weights: Tensor | None) -> Tensor:
+    """Cross-entropy, and the head's own ``auxiliary_loss`` if it has one, each a class-weighted mean over the bags."""
+    output: MilOutput = model(*batch)
+    loss = functional.cross_entropy(output.logits, labels, weight=weights)
+    auxiliary: Callable[[MilOutput, Tensor, Tensor], Tensor] | None = getattr(model.head, "auxiliary_loss", None)
+    if auxiliary is None:
+        return loss
+    of_bags = auxiliary(output, labels, batch[1])
+    shares = torch.ones_like(of_bags) if weights is None else weights[labels]
+    return loss + (shares * of_bags).sum() / shares.sum()
 
 
 @torch.no_grad()

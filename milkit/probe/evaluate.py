@@ -3,6 +3,10 @@
 k-NN and linear probe on raw features, over stratified folds or a published split (Koch et al. 2024). What differs from
 the released code: folds are shuffled with a seed, copies of an image and the cells of a patient stay in one fold, and
 a figure pools the tested cells of all folds, with an interval; the folds' own values stand beside it.
+
+Where classes are nodes of the taxonomy, mistakes are also told by how far off they are in the tree: by the height of
+the lowest common ancestor, hierarchical precision, recall and F1, and the balanced accuracy at each depth; and features
+by whether classes lie in them as in the tree. The intervals are over the same resamples.
 """
 
 from collections.abc import Sequence
@@ -14,18 +18,21 @@ import numpy.typing as npt
 import pandas as pd
 
 from milkit import settings as recipes
-from milkit.bags import BagStore
+from milkit.bags import BagStore, seen_in_pretraining
 from milkit.errors import FoldError, first_rows
 from milkit.probe.few_shot import classes_with_fewer, few_shot, summarise_draws
+from milkit.probe.hierarchy import TreeScores, tree_correlation
 from milkit.probe.task import Task, make_task, same_cells
 from milkit.probe_figures import few_shot_curves
 from milkit.probe_settings import ProbeSettings
 from milkit.progress import Advance, progress
 from milkit.runs import provenance, whole_folder, write_json, write_text
 from milkit.statistics.cell_intervals import METRICS, Outcomes, Scores, score
+from milkit.statistics.hierarchy import Tree
 from milkit.statistics.linear_probe import linear_probe
 from milkit.statistics.neighbours import nearest, vote
 from milkit.tables import write_table
+from milkit.taxonomy import Taxonomy
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
@@ -35,7 +42,9 @@ def probe(stores: Sequence[BagStore], settings: ProbeSettings, folder: Path) -> 
     """Probe the features of one cohort's cells under one encoder or several, and write a folder about it.
 
     The folder is written whole or not at all: ``probe.json`` (what is returned), ``figures.csv`` (one row a figure),
-    ``predictions.csv`` (one row a tested cell), ``few_shot.csv`` and ``few-shot.svg``, ``settings.yaml``.
+    ``predictions.csv`` (one row a tested cell), ``few_shot.csv`` and ``few-shot.svg``, ``settings.yaml``. With
+    ``taxonomy``, each classifier and each difference has the figures of ``milkit.probe.hierarchy.tree_metrics`` beside
+    the others, and each encoder its ``feature_correlation``; ``hierarchy`` says what they are over.
 
     Args:
         stores: Complete stores of the same cells; differences are taken from the first.
@@ -52,9 +61,10 @@ def probe(stores: Sequence[BagStore], settings: ProbeSettings, folder: Path) -> 
     readable = np.logical_and.reduce([np.isfinite(values).all(axis=1) for values in features])
     task = make_task(cells, readable, settings)
     _require_neighbours(task, settings)
+    tree = Tree.of(Taxonomy.load()) if settings.taxonomy else None
     with whole_folder(folder) as partial:
         steps = len(stores) * (2 * len(task.folds) + (settings.draws if settings.shots else 0))
-        guesses, penalties, draws = [], [], []
+        guesses, penalties, draws, orders = [], [], [], []
         with progress("probe", steps, "trainings") as advance:
             while features:  # one after the other, so that only one is there in single precision
                 own = features.pop(0)[task.rows].astype(np.float32)
@@ -62,9 +72,10 @@ def probe(stores: Sequence[BagStore], settings: ProbeSettings, folder: Path) -> 
                 guesses.append(guessed)
                 penalties.append(made_of)
                 draws.append(few_shot(own, task, settings, advance) if settings.shots else pd.DataFrame())
-        result = _result(stores, names, task, settings, guesses)
-        for name, made_of, drawn in zip(names, penalties, draws, strict=True):
-            result["encoders"][name]["linear"] = made_of
+                orders.append(_tree_order(tree, own, task) if tree else None)
+        result = _result(stores, names, task, settings, guesses, tree)
+        for name, made_of, drawn, order in zip(names, penalties, draws, orders, strict=True):
+            result["encoders"][name] |= {"linear": made_of, "feature_correlation": order}
             result["encoders"][name]["few_shot"] = summarise_draws(drawn, settings.level) if len(drawn) else []
         _write(partial, result, task, settings, np.concatenate(guesses), draws)
     return result
@@ -112,15 +123,27 @@ def _predict(features: Floats, task: Task, settings: ProbeSettings, advance: Adv
     return guesses[:, task.tested], made_of
 
 
+def _tree_order(tree: Tree, features: Floats, task: Task) -> dict[str, Any]:
+    """Whether the tested cells' classes lie in the features as in the tree."""
+    return tree_correlation(tree, features[task.tested], task.labels[task.tested], task.classes)
+
+
 def _result(
-    stores: Sequence[BagStore], names: Sequence[str], task: Task, settings: ProbeSettings, guesses: Sequence[Ints]
+    stores: Sequence[BagStore],
+    names: Sequence[str],
+    task: Task,
+    settings: ProbeSettings,
+    guesses: Sequence[Ints],
+    tree: Tree | None,
 ) -> dict[str, Any]:
     """Everything that ``probe.json`` says, but for the few-shot curves."""
     classifiers = classifier_names(settings)
     labels, fold = task.labels[task.tested], task.fold[task.tested]
     drawn = None if task.groups.to_draw is None else task.groups.to_draw[task.tested]
     outcomes = Outcomes.of(labels, np.concatenate(guesses), len(task.classes), drawn)
-    scores = Scores(outcomes, n_bootstrap=settings.bootstrap, level=settings.level, seed=settings.seed)
+    drawing: dict[str, Any] = {"n_bootstrap": settings.bootstrap, "level": settings.level, "seed": settings.seed}
+    scores = Scores(outcomes, **drawing)
+    in_tree = TreeScores(tree, task.classes, outcomes, **drawing) if tree else None
     in_fold = (fold == np.array(task.folds)[:, None]).astype(np.float64)
     encoders, differences = dict[str, Any](), dict[str, Any]()
     for position, (name, store) in enumerate(zip(names, stores, strict=True)):
@@ -136,14 +159,25 @@ def _result(
             differences[name][classifier] = {
                 metric: scores.difference(first + row, row, metric) for metric in METRICS if position
             }
+            if in_tree is None:
+                continue
+            own_folds = in_tree.folds(labels, guesses[position][row], in_fold)
+            encoders[name]["classifiers"][classifier] |= {
+                metric: in_tree.figure(first + row, metric) | {"folds": own_folds[metric]} for metric in in_tree.metrics
+            }
+            differences[name][classifier] |= {
+                metric: in_tree.difference(first + row, row, metric) for metric in in_tree.metrics if position
+            }
     return {
         "cohort": stores[0].attributes["cohort"],
         "label": settings.label,
         "taxonomy": settings.taxonomy,
+        "hierarchy": in_tree.facts() if in_tree else None,
         "classes": {c: int(n) for c, n in zip(task.classes, np.bincount(task.labels), strict=True)},
         "n_cells": len(task.labels),
         "n_tested": len(labels),
         "unit": task.groups.unit,
+        "assumption": task.groups.assumption,
         "n_units": len(np.unique(task.groups.of_cell[task.tested])),
         "left_out": task.left_out,
         "split": task.split,
@@ -169,7 +203,7 @@ def _notes(stores: Sequence[BagStore], names: Sequence[str], task: Task, setting
     notes = [
         f"The pre-training of {name} has seen this cohort, so its figures are not those of new cells."
         for name, store in zip(names, stores, strict=True)
-        if store.attributes["cohort"] in (store.attributes.get("encoder_seen") or [])
+        if seen_in_pretraining(store.attributes)
     ]
     if settings.shots and (short := classes_with_fewer(task, max(settings.shots))):
         few = f"{len(short)} of {len(task.classes)} classes ({first_rows(short, 3)})"

@@ -1,15 +1,55 @@
-"""A published split of cells into training and test, read from the table that its authors give."""
+"""A published split of cells into training and test: a table that its authors give, or a column of the cells."""
 
+import hashlib
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from milkit.errors import FoldError
+from milkit.errors import FoldError, first_rows
+from milkit.labelled_cells import labels_of
 
 TRAIN, NEITHER = -1, -2
 """In place of a fold's number: cells that are only trained on, and cells that the split does not mention."""
+
+MOST_FOLDS = 20
+"""A column with more values is none of folds."""
+
+
+def split_of(split: Path, cells: pd.DataFrame) -> tuple[npt.NDArray[np.int64], dict[str, Any], list[str]]:
+    """The role of each cell by a file, or by a column of the cells or their patients where no file is called so.
+
+    Returns:
+        The fold in which each cell is tested, 0 where there is one, else ``TRAIN`` or ``NEITHER``; where that comes
+        from, for a result; and notes, one sentence each.
+    """
+    if str(split) in cells and not split.is_file():
+        return _column_split(str(split), labels_of(cells, str(split)))
+    roles, absent = read_split(split, cells)
+    facts = {"kind": "published", "file": split.name, "sha256": hashlib.sha256(split.read_bytes()).hexdigest()}
+    return roles, facts, [f"{absent} cells of the split are not in the store."] if absent else []
+
+
+def _column_split(column: str, values: "pd.Series[Any]") -> tuple[npt.NDArray[np.int64], dict[str, Any], list[str]]:
+    """By values that begin with train and test, whatever their case; else each value is a fold. A blank is neither."""
+    names = sorted(values.dropna().unique())
+    train, test = ([name for name in names if name.lower().startswith(word)] for word in ("train", "test"))
+    if not train and not test and 2 <= len(names) <= MOST_FOLDS:
+        folds = values.map({name: number for number, name in enumerate(names)})
+        facts: dict[str, Any] = {"kind": "column", "column": column, "folds": names}
+        return folds.fillna(NEITHER).to_numpy(dtype=np.int64), facts, []
+    if not train or not test:
+        msg = (
+            f"The column {column} has {first_rows(names)}, expected train and test, or a value for each fold; give "
+            "another column."
+        )
+        raise FoldError(msg)
+    roles = values.map(dict.fromkeys(train, TRAIN) | dict.fromkeys(test, 0)).fillna(NEITHER).to_numpy(dtype=np.int64)
+    others = [f"'{name}'" for name in names if name not in {*train, *test}]
+    notes = [f"Cells of {first_rows(others)} in the column {column} neither train nor are tested."] if others else []
+    return roles, {"kind": "column", "column": column, "train": train, "test": test}, notes
 
 
 def read_split(path: Path, cells: pd.DataFrame) -> tuple[npt.NDArray[np.int64], int]:
@@ -23,7 +63,10 @@ def read_split(path: Path, cells: pd.DataFrame) -> tuple[npt.NDArray[np.int64], 
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError):
-        msg = f"The split {path} cannot be read as CSV; give a table with a column cell_id, path or Image Path."
+        msg = (
+            f"The split {path} cannot be read as CSV; give a table with a column cell_id, path or Image Path, "
+            "or a column of the cells."
+        )
         raise FoldError(msg) from None
     column = next((name for name in ("cell_id", "path", "Image Path") if name in table), None)
     if column is None:

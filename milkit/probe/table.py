@@ -11,8 +11,9 @@ _CELL = 11
 
 
 def probe_tables(result: Mapping[str, Any]) -> str:
-    """What a person reads of ``probe.json``: what was done, the table in per cent, differences, few-shot curves."""
+    """What a person reads of ``probe.json``: what was done, the tables, differences, few-shot curves."""
     parts = [_heading(result), _table(result)]
+    parts += [_in_taxonomy(result)] if result["hierarchy"] else []
     parts += [_differences(result)] if result["differences"] else []
     parts += [_few_shot(result)] if any(encoder["few_shot"] for encoder in result["encoders"].values()) else []
     parts += [_published(result["published"])] if result["published"] else []
@@ -22,8 +23,11 @@ def probe_tables(result: Mapping[str, Any]) -> str:
 def _heading(result: Mapping[str, Any]) -> str:
     split, unit = result["split"], result["unit"]
     if split["kind"] == "folds":
-        kept = "patients" if unit == "patients" else "fields" if unit == "fields" else "copies of an image"
+        kept = unit.replace("cells", "copies of an image")
         how = f"{split['folds']} stratified folds (seed {split['seed']}), {kept} in one fold"
+    elif split["kind"] == "column":
+        part = "test" if "test" in split else "folds"
+        how = f"the column {split['column']} ({part}: {', '.join(split[part])})"
     else:
         how = f"the split {split['file']}"
     left_out = ", ".join(f"{n} {reason}" for reason, n in result["left_out"].items() if n)
@@ -32,8 +36,9 @@ def _heading(result: Mapping[str, Any]) -> str:
         f"{result['cohort']}: {result['n_tested']} cells tested of {result['n_cells']} in {len(result['classes'])} "
         f"classes, by {how}",
         f"cells left out: {left_out or 'none'}",
-        f"per cent, with the {level} interval over {drawn}{_assumption(unit)}; balanced accuracy by chance "
+        f"per cent, with the {level} interval over {drawn}; balanced accuracy by chance "
         f"{100 * result['chance_balanced_accuracy']:.1f}",
+        *([f"the intervals are {result['assumption']}"] if result["assumption"] else []),
         *(f"note: {note}" for note in result["notes"]),
     ]
     for name, encoder in result["encoders"].items():
@@ -44,14 +49,6 @@ def _heading(result: Mapping[str, Any]) -> str:
                 "last iteration, as in the paper's evaluation, before they had converged."
             )
     return "\n".join(lines)
-
-
-def _assumption(unit: str) -> str:
-    return {
-        "cells": ", as if each were independent: too narrow where patients are behind them",
-        "fields": ", as if no two were of one patient",
-        "patients": "",
-    }[unit]
 
 
 def _table(result: Mapping[str, Any]) -> str:
@@ -75,13 +72,56 @@ def _table(result: Mapping[str, Any]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def _in_taxonomy(result: Mapping[str, Any]) -> str:
+    """How far off mistakes are in the tree; a depth at which all cells are of one class says nothing."""
+    about, level = result["hierarchy"], f"{100 * result['level']:g} %"
+    depths = {f"depth {own['depth']}": own for own in about["levels"]}
+    columns = ["height", "path_f1", *(f"balanced_accuracy_depth_{own['depth']}" for own in depths.values())]
+    rows = {
+        f"{name}, {classifier}": [metrics[column] for column in columns]
+        for name, encoder in result["encoders"].items()
+        for classifier, metrics in encoder["classifiers"].items()
+    }
+    width = max(len(name) for name in rows) + 2
+    lines = [
+        f"in the taxonomy '{about['taxonomy']}', with the {level} interval: mean height of mistakes over all cells (0 to "
+        f"{about['highest']} edges, the lower",
+        "the better), hierarchical F1, and balanced accuracy at each depth that has several classes, in per cent:",
+        " " * width + "".join(title.rjust(_CELL) for title in ("height", "hF1", *depths)),
+        "classes".ljust(width + 2 * _CELL) + "".join(str(own["n_classes"]).rjust(_CELL) for own in depths.values()),
+        "cells".ljust(width + 2 * _CELL) + "".join(str(own["n_cells"]).rjust(_CELL) for own in depths.values()),
+    ]
+    for name, (height, *shares) in rows.items():
+        values = [f"{height['estimate']:.2f}", *(_percent(share["estimate"]) for share in shares)]
+        spans = [f"{height['ci_low']:.2f}-{height['ci_high']:.2f}", *(_interval(share) for share in shares)]
+        lines += [name.ljust(width) + "".join(value.rjust(_CELL) for value in values)]
+        lines += [" " * width + "".join(span.rjust(_CELL) for span in spans)]
+    lines.append(
+        "rank correlation of the classes' distances in the tree and in the features (range, each class left out once):"
+    )
+    for name, encoder in result["encoders"].items():
+        lines.append(f"  {name}: {_correlation(encoder['feature_correlation'])}")
+    return "\n".join(lines)
+
+
+def _correlation(found: Mapping[str, Any]) -> str:
+    if found["estimate"] is None:
+        return f"none, of {found['n_classes']} classes"
+    spread = "" if found["lowest"] is None else f" ({found['lowest']:.2f} to {found['highest']:.2f})"
+    return f"{found['estimate']:.2f}{spread}"
+
+
 def _differences(result: Mapping[str, Any]) -> str:
-    lines = [f"balanced accuracy less that of {result['reference']}, on the same cells, in percentage points:"]
+    also = ", and height of mistakes" if result["hierarchy"] else ""
+    lines = [f"balanced accuracy less that of {result['reference']}, on the same cells, in percentage points{also}:"]
     for name, classifiers in result["differences"].items():
         for classifier, metrics in classifiers.items():
-            figure = metrics["balanced_accuracy"]
-            low, high = 100 * figure["ci_low"], 100 * figure["ci_high"]
-            lines.append(f"  {name}, {classifier}: {100 * figure['estimate']:+.1f} ({low:+.1f} to {high:+.1f})")
+            gap = [100 * metrics["balanced_accuracy"][key] for key in ("estimate", "ci_low", "ci_high")]
+            line = "  {}, {}: {:+.1f} ({:+.1f} to {:+.1f})".format(name, classifier, *gap)
+            if result["hierarchy"]:
+                gap = [metrics["height"][key] for key in ("estimate", "ci_low", "ci_high")]
+                line += "; height {:+.2f} ({:+.2f} to {:+.2f})".format(*gap)
+            lines.append(line)
     return "\n".join(lines)
 
 

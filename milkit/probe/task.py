@@ -1,6 +1,5 @@
 """What is asked of the features of a cohort's cells: which cells, which classes, and in which fold each is tested."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import pandas as pd
 from milkit.bags import BagStore
 from milkit.errors import FoldError, StoreError, first_rows
 from milkit.labelled_cells import Groups, cell_table, labels_of, nodes_of, without_overlap
-from milkit.probe.split_file import NEITHER, read_split
+from milkit.probe.split_file import NEITHER, split_of
 from milkit.probe_settings import ProbeSettings
 
 Ints = npt.NDArray[np.int64]
@@ -70,9 +69,9 @@ def make_task(cells: pd.DataFrame, readable: npt.NDArray[np.bool_], settings: Pr
     labels = cells["node"] if settings.taxonomy else published
     listed = np.zeros(len(cells), dtype=np.int64)
     notes: list[str] = []
+    split: dict[str, Any] = {"kind": "folds", "folds": settings.folds, "seed": settings.seed}
     if settings.split:
-        listed, absent = read_split(settings.split, cells)
-        notes += [f"{absent} cells of the split are not in the store."] if absent else []
+        listed, split, notes = split_of(settings.split, cells)
     keep = np.ones(len(cells), dtype=bool)
     left_out = dict[str, int]()
     for reason, out in (
@@ -102,14 +101,11 @@ def make_task(cells: pd.DataFrame, readable: npt.NDArray[np.bool_], settings: Pr
         raise FoldError(msg)
     numbers = np.asarray(labels[keep].map({name: c for c, name in enumerate(classes)}), dtype=np.int64)
     groups = groups.keep(keep)
-    split: dict[str, Any]
     if settings.split:
         fold = listed[keep]
-        split = {"kind": "published", "file": settings.split.name, "sha256": _sha256(settings)}
         notes += _divided(groups, fold, numbers, classes)
     else:
         fold = groups.folds(numbers, settings.folds, settings.seed)
-        split = {"kind": "folds", "folds": settings.folds, "seed": settings.seed}
     ids = tuple(cells["cell_id"][keep])
     rows = np.flatnonzero(keep)
     return Task(rows, ids, numbers, classes, groups, fold, split, left_out, tuple(notes))
@@ -151,17 +147,18 @@ def _in_few_groups(labels: "pd.Series[Any]", groups: Groups, least: int) -> list
 
 def _divided(groups: Groups, fold: Ints, labels: Ints, classes: Sequence[str]) -> list[str]:
     """What a published split does that folds would not."""
-    trained = set(groups.of_cell[fold < 0])
-    also = int(np.isin(groups.of_cell[fold >= 0], list(trained)).sum())
-    what = {"patients": "the same patients", "fields": "the same fields", "cells": "copies of the same images"}
-    notes = [f"The split trains on {what[groups.unit]} as {also} of its tested cells."] if also else []
-    unseen = [classes[c] for c in np.setdiff1d(labels[fold >= 0], labels[fold < 0])]
-    if len(np.unique(labels[fold < 0])) < 2:
-        msg = "The split trains on fewer than two classes; give the split of this cohort."
+    if not (fold >= 0).any():
+        msg = "No cell that the split tests has a label and features; give another split."
         raise FoldError(msg)
-    return notes + ([f"Tested without being trained on: {', '.join(unseen)}."] if unseen else [])
-
-
-def _sha256(settings: ProbeSettings) -> str:
-    assert settings.split
-    return hashlib.sha256(settings.split.read_bytes()).hexdigest()
+    also, unseen = 0, set[str]()
+    for number in np.unique(fold[fold >= 0]):
+        tested = fold == number
+        if len(np.unique(labels[~tested])) < 2:
+            msg = "The split trains on fewer than two classes; give the split of this cohort."
+            raise FoldError(msg)
+        also += int(np.isin(groups.of_cell[tested], groups.of_cell[~tested]).sum())
+        unseen |= {classes[c] for c in np.setdiff1d(labels[tested], labels[~tested])}
+    what = {"patients": "the same patients", "fields": "the same fields", "cells": "copies of the same images"}
+    same = " or ".join(what[unit] for unit in groups.units)
+    notes = [f"The split trains on {same} as {also} of its tested cells."] if also else []
+    return notes + ([f"Tested without being trained on: {', '.join(sorted(unseen))}."] if unseen else [])

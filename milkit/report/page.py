@@ -10,12 +10,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from milkit.bags import cohort_names
 from milkit.report.citations import citations
 from milkit.report.gallery import GROUPS, REDUCED, Picture
 from milkit.report.patients import Patient
 from milkit.report.results import Results
 from milkit.report.summary import headline, method, question
-from milkit.report.tables import class_table, cohort_table, metrics_table
+from milkit.report.tables import class_table, cohort_table, flow_steps, metrics_table
 from milkit.settings import dump
 
 _HERE = Path(__file__).parent
@@ -83,6 +84,7 @@ def report_page(
         n_patients=len(predictions),
         n_wrong=int((predictions["label"] != predictions["predicted"]).sum()),
         warnings=warnings,
+        flow=flow_steps(results),
         cohort_table=cohort_table(results),
         metrics_table=metrics_table(results),
         class_table=class_table(results),
@@ -91,7 +93,11 @@ def report_page(
         cards=cards,
         origin=_origin(results),
         citations=citations(
-            {"head": [results.settings.head.name], "encoder": [results.encoder], "cohort": results.cohort_names}
+            {
+                "head": [results.settings.head.name],
+                "encoder": [results.encoder],
+                "cohort": cohort_names(results.store.attributes),
+            }
         ),
         settings=dump(results.settings.model_copy(update={"store": None})),
     )  # fmt: skip

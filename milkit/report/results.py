@@ -56,11 +56,6 @@ class Results:
         return str(self.store.attributes.get("cohort") or self.provenance.get("cohort") or "unnamed cohort")
 
     @property
-    def cohort_names(self) -> set[str]:
-        """The cohort's name and that of its factory, where it is known."""
-        return {self.cohort, str(self.store.attributes.get("cohort_factory") or self.cohort)}
-
-    @property
     def encoder(self) -> str:
         """The encoder's name."""
         return str(self.store.attributes.get("encoder") or self.provenance.get("encoder") or "unnamed encoder")

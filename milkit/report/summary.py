@@ -1,8 +1,9 @@
 """The first screen in plain sentences: what was asked, what came out, and what should make a reader careful."""
 
-import re
 from typing import NamedTuple
 
+from milkit.bags import seen_in_pretraining
+from milkit.patient_flow import without_flow
 from milkit.report.results import Results
 
 FEW_PATIENTS = 20
@@ -92,7 +93,7 @@ def warnings(results: Results, n_shown: int, n_unreadable: int) -> list[str]:
             f"{n_unreadable:,} of the {n_shown:,} images chosen for this report could not be read; "
             "a box takes their place."
         )
-    return faults + [str(note) for note in results.source.get("notes") or ()]
+    return faults + without_flow(map(str, results.source.get("notes") or ()))
 
 
 def listed(names: list[str], limit: int = 8) -> str:
@@ -103,13 +104,10 @@ def listed(names: list[str], limit: int = 8) -> str:
 
 
 def _about_encoder(results: Results) -> list[str]:
-    seen = results.store.attributes.get("encoder_seen") or []
-    names = {_plain(name) for name in results.cohort_names}
-    shared = [str(name) for name in seen if _plain(str(name)) in names]
     return [
         f"The encoder {results.encoder} saw images of {name} (wholly or in part) in its pre-training, without labels, "
         "so the result may be better than on images that are new to it."
-        for name in shared
+        for name in seen_in_pretraining(results.store.attributes)
     ]
 
 
@@ -158,7 +156,3 @@ def _about_attention(results: Results) -> list[str]:
             "and no cell stands out."
         ]
     return []
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "", name.lower())

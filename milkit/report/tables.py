@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from milkit.figures import with_interval
+from milkit.patient_flow import flow_table
 from milkit.report.results import Results
 
 METRICS = {
@@ -31,6 +32,24 @@ class Table(NamedTuple):
     caption: str
     header: list[str]
     rows: list[list[str]]
+
+
+class FlowStep(NamedTuple):
+    """A box of the flow of patients: enrolled, excluded (with a reason, and what is left) or analysed."""
+
+    step: str
+    who: str
+    reason: str
+    left: str
+
+
+def flow_steps(results: Results) -> list[FlowStep]:
+    """Who was enrolled, excluded and analysed, as the cohort's notes say; nothing where its recipe has no rules."""
+    steps = []
+    for row in flow_table(map(str, results.source.get("notes") or ())).to_dict("records"):
+        left = _counted(row["left"], row.get("samples_left")) if row["step"] == "excluded" else ""
+        steps.append(FlowStep(row["step"], _counted(row["patients"], row.get("samples")), row["reason"], left))
+    return steps
 
 
 def cohort_table(results: Results) -> Table:
@@ -67,6 +86,11 @@ def class_table(results: Results) -> Table:
         rows.append([name, str(values.get("n", _MISSING)), recall, auroc])
     header = ["Class", "Patients", f"Recall ({results.level} CI)", f"AUROC against the rest ({results.level} CI)"]
     return Table("Results of each class", header, rows)
+
+
+def _counted(patients: int, samples: int | None) -> str:
+    counts = {"patient": patients} | ({} if samples is None else {"sample": samples})
+    return ", ".join(f"{number:,} {noun}{'' if number == 1 else 's'}" for noun, number in counts.items())
 
 
 def _median_range(values: "pd.Series[Any]") -> str:
