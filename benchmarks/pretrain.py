@@ -2,8 +2,8 @@
 
 A step is that of ``milkit pretrain``: the loop's own functions, on drawn JPEGs that worker processes read. Recipes:
 ``vit_s`` is DinoBloom-S (224 pixels, 65,536 prototypes) with 8 images a step on a CPU and, on a GPU, the largest power
-of two that fits; others are names in ``configs/encoders`` or files, their cohorts replaced by the drawn images. Each recipe and
-precision has a process of its own, in which three things take turns, round after round:
+of two that fits; others are names in ``configs/encoders`` or files, their cohorts replaced by the drawn images. Each
+recipe and precision has a process of its own, in which three things take turns, round after round:
 
 step      whole steps; first, untimed, as many as batches wait ready made, so that slow reading shows
 parts     a step with clocks around the functions that it calls; on a GPU each clock waits for what was started

@@ -68,8 +68,8 @@ class Clock:
     def both_ways(self, networks: Networks) -> tuple[Callable[..., StudentOutput], Callable[[Tensor], None]]:
         """The student's forward and a tensor's backward, their time counted.
 
-        PyTorch goes back in the order of making, last first: all losses, then the networks. So the networks' part begins
-        with the first of the heads that goes on from its logits, which is when their hook is called.
+        PyTorch goes back in the order of making, last first: all losses, then the networks. So the networks' part
+        begins with the first of the heads that goes on from its logits, which is when their hook is called.
         """
         forward, backward = self.around("student forward", networks.wrapped), Tensor.backward
         begun: list[float] = []

@@ -39,7 +39,8 @@ def command_points() -> dict[str, EntryPoint]:
 class Commands(TyperGroup):
     """Turn what users can correct into one sentence and an exit status; anything else keeps its traceback."""
 
-    can_resume = ("extract", "demo", "cohort", "pretrain")
+    can_resume = ("extract", "demo", "cohort")
+    """Of the core's own commands; the function of another package's says so by an attribute ``can_resume``."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The core's own, then those of other packages."""
@@ -83,7 +84,8 @@ class Commands(TyperGroup):
             )
             raise typer.Exit(CORRECTABLE) from None
         except KeyboardInterrupt:
-            resumes = ctx.invoked_subcommand in self.can_resume
+            command = self.get_command(ctx, ctx.invoked_subcommand)
+            resumes = ctx.invoked_subcommand in self.can_resume or hasattr(command.callback, "can_resume")
             what = "it goes on where it stopped" if resumes else "nothing was left half-written"
             say(f"milkit: interrupted; run the same command again, {what}.")
             raise typer.Exit(INTERRUPTED) from None

@@ -99,6 +99,9 @@ def square(image: RgbImage, size: int, interpolation: Interpolation = "lanczos")
 def crop(image: RgbImage, settings: Augmentation, which: int, source: np.random.Generator, size: int) -> RgbImage:
     """One random crop: (height, width, 3) -> (size, size, 3).
 
+    It is cut and resized in one step, so that at its edges the bicubic filter also sees what lies up to two pixels
+    beyond them in the image, or more where it shrinks; the published code cuts first.
+
     Args:
         image: The image, 8-bit RGB.
         settings: The probabilities and strengths.

@@ -6,12 +6,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from encoders.dinov2.label_chains import UNLABELLED
 from milkit.cohort import Cohort
 from milkit.errors import CohortError
 from milkit.images import RgbImage, read_bytes, read_cell
-
-UNLABELLED = -1
-"""In place of a label's index."""
 
 
 class CellImages:

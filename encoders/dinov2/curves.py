@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
 from encoders.dinov2.losses import DINO_FACTOR
+from encoders.dinov2.monitors import SCORE
 from encoders.dinov2.pretrain_settings import PretrainSettings
 from milkit.drawing import INK, LINES, blank, style, svg
 from milkit.runs import write_bytes, write_text
@@ -25,9 +26,6 @@ BINS = 300
 
 WINDOWS = 30
 """These curves are smoothed by a running mean over this part of their figures."""
-
-SCORE = "knn_20"
-"""The figure whose highest value has a ring: the best teacher is kept by it."""
 
 COLUMNS = 3
 """Panels beside each other."""
@@ -113,7 +111,7 @@ def _draw(axes: Axes, table: pd.DataFrame, panel: _Panel, lines: Mapping[str, fl
             _curve(axes, points, look | {"label": words}, window=len(points) // WINDOWS if panel.smooth else 1)
         elif len(points):
             axes.plot(points.index, points, marker="o", markersize=3.5, label=words, **look)
-        if name == SCORE and len(points):
+        if name == SCORE and len(points):  # a ring around the best teacher's
             best = points[points == points.max()].iloc[:1]
             axes.plot(best.index, best, "o", color="none", markeredgecolor=INK, markersize=9)
     for words, height in lines.items():

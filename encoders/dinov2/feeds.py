@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from encoders.dinov2.cell_images import UNLABELLED, CellImages, by_label
-from encoders.dinov2.label_chains import LabelChains, LabelTable
+from encoders.dinov2.cell_images import CellImages, by_label
+from encoders.dinov2.label_chains import UNLABELLED, LabelChains, LabelTable
 from encoders.dinov2.pretrain_settings import PretrainSettings, Source
 from encoders.dinov2.sampling import Draws
 from encoders.dinov2.stream import Batch, ViewStream, batches

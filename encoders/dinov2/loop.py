@@ -14,7 +14,7 @@ from torch import Tensor, distributed
 
 from encoders.dinov2.checkpoints import description, save_backbone, save_checkpoint, save_failures
 from encoders.dinov2.history import History
-from encoders.dinov2.monitors import Validation
+from encoders.dinov2.monitors import SCORE, Validation
 from encoders.dinov2.optimiser import whole
 from encoders.dinov2.pretrain_settings import PretrainSettings
 from encoders.dinov2.step import Inputs, Networks, hidden_patches, train_step
@@ -26,8 +26,6 @@ from milkit.ranks import Ranks
 
 LOG = logging.getLogger("milkit.pretrain")
 LAST, BEST = "teacher-last.safetensors", "teacher-best.safetensors"
-SCORE = "knn_20"
-"""The figure of the validation cells by which the best teacher is chosen."""
 
 
 @dataclass(frozen=True)

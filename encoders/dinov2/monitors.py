@@ -34,6 +34,9 @@ Ints = npt.NDArray[np.int64]
 NEIGHBOURS = (1, 20)
 """How many of the nearest cells vote on a cell's class."""
 
+SCORE = "knn_20"
+"""The figure by which the best teacher is chosen."""
+
 BATCH = 64
 """Cells that are encoded, and that are decoded ahead, at once."""
 
@@ -144,12 +147,11 @@ class Validation:
         groups = Groups.of(cells.iloc[read].assign(image_sha256=digests)).of_cell
         labels, classes = _told_apart(names[read], groups)
         found = cls(squares[: len(read)], labels, classes, groups, len(drawn) - len(read))
-        return found if nodes is None else found.meaning(nodes, taxonomy or Taxonomy.load())
-
-    def meaning(self, nodes: Mapping[str, str], taxonomy: Taxonomy) -> "Validation":
-        """The same cells, their classes having these nodes of a taxonomy."""
-        tree = Tree.of(taxonomy)
-        return replace(self, tree=tree, nodes=tree.positions([nodes.get(name, taxonomy.root) for name in self.classes]))
+        if nodes is None:
+            return found
+        tree = Tree.of(taxonomy or Taxonomy.load())
+        at = tree.positions([nodes.get(name, tree.taxonomy.root) for name in classes])
+        return replace(found, tree=tree, nodes=at)
 
     def evaluate(
         self, model: nn.Module, transform: Transform, device: torch.device, dtype: torch.dtype = torch.float32

@@ -1,8 +1,12 @@
 """VERB: cells of cohorts -> a trained encoder, by self-distillation, and by labels where there are some."""
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from torch import distributed
 
 from encoders.dinov2.checkpoints import FAILURES, load_checkpoint, read_failures, read_state, refuse_other_settings
 from encoders.dinov2.engines import device_of, networks_of, new_student, precision_of
@@ -12,6 +16,7 @@ from encoders.dinov2.monitors import Validation
 from encoders.dinov2.pretrain_settings import PretrainSettings
 from milkit.cohort import load_cohort
 from milkit.encoder import Transform
+from milkit.errors import MilkitError
 from milkit.ranks import ALONE, Ranks
 from milkit.runs import log_to, provenance, write_json, write_text
 from milkit.settings import dump
@@ -44,16 +49,29 @@ def pretrain(settings: PretrainSettings, folder: Path, ranks: Ranks = ALONE) -> 
     else:
         ranks.agreed(lambda: _begin(folder, settings))
     training = Training(settings, folder, ranks, networks, transform, precision_of(settings, device))
-    if ranks.rank:
-        return training.run(unlabelled, labelled, state, None)
-    if begun:
-        training.unreadable |= read_failures(folder)
-    with log_to(folder / "log.txt"):
+    with _others_alive(), contextlib.nullcontext() if ranks.rank else log_to(folder / "log.txt"):
+        if begun and not ranks.rank:
+            training.unreadable |= read_failures(folder)
         for cohort in cohorts:
             LOG.info("%s: %d images", cohort.name, len(cohort.cells))
         if validation and validation.unreadable:
             LOG.info("validation: %d cells could not be read", validation.unreadable)
         return training.run(unlabelled, labelled, state, validation)
+
+
+@contextlib.contextmanager
+def _others_alive() -> Iterator[None]:
+    """Turn the closed connection of a process that has died into a ``MilkitError``; other faults stay what they are."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
+            raise
+        msg = (
+            "Another process of this job ended before the training did; see what it said, then run the same command "
+            "again, it goes on where it stopped."
+        )
+        raise MilkitError(msg) from None
 
 
 def _state(folder: Path, settings: PretrainSettings) -> dict[str, Any] | None:

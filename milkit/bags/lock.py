@@ -54,19 +54,19 @@ def _require_no_ranks(path: Path) -> None:
         os.close(handle)
 
 
-def acquire_lock(path: Path) -> int:
-    """Become the one process that writes the store; a ``StoreError`` says who does so already."""
+def acquire_lock(path: Path, what: str = "the store") -> int:
+    """Become the one process that writes the folder, for people ``what``; a ``StoreError`` says who does so already."""
     file = path / "lock"
     handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
             locked = _flock(handle)
         except BlockingIOError:
-            msg = f"{_says(_read(handle), path)}; wait until it has finished, or stop it, then run the command again."
+            msg = f"{_says(_read(handle), f'{what} {path}')}; wait until it has finished, or stop it, then run the command again."
             raise StoreError(msg) from None
         if not locked and os.fstat(handle).st_size and _may_live(writer := _read(handle)):
             msg = (
-                f"{_says(writer, path)}; wait until it has finished, or, if it is gone, delete {file}, then run the "
+                f"{_says(writer, f'{what} {path}')}; wait until it has finished, or, if it is gone, delete {file}, then run the "
                 "command again."
             )
             raise StoreError(msg)
@@ -126,8 +126,8 @@ def _may_live(writer: _Writer | None) -> bool:
     return True
 
 
-def _says(writer: _Writer | None, path: Path) -> str:
+def _says(writer: _Writer | None, what: str) -> str:
     if writer is None:
-        return f"Another process is writing the store {path}"
+        return f"Another process is writing {what}"
     since = f"{writer.since:%Y-%m-%d %H:%M} UTC"
-    return f"Process {writer.pid} on {writer.host} has been writing the store {path} since {since}"
+    return f"Process {writer.pid} on {writer.host} has been writing {what} since {since}"
