@@ -24,6 +24,9 @@ Columns of the table, and what becomes of them:
     pb_<cell type>     kept: the manual differential of peripheral blood, in per cent
     pb_total           kept: their sum, 100 in all but three patients (103, 105, 105)
 
+Experts' labels of five patients' cells are no part of the collection: where ``image_annotation_master.csv`` lies below
+the root, they are the cells' ``cell_type`` (``cohorts.expert_labels``).
+
 Before a figure is believed: controls are younger (median 35 years) and mostly men (52 of 60), and have fewer cells; age
 alone separates them from the leukaemias with AUC 0.87, the number of cells with 0.82. One laboratory, 2009 to 2020; the
 files name neither scanner nor date. The 242 patients of the DinoBloom paper were never published.
@@ -44,6 +47,7 @@ from pathlib import Path
 import pandas as pd
 
 from cohorts.clinical_tables import column_named, read_table
+from cohorts.expert_labels import TABLE, with_expert_labels
 from milkit.cohort import Cohort, numeric
 from milkit.errors import CohortError, first_rows
 
@@ -104,6 +108,7 @@ def aml_hehr(root: Path | None = None) -> Cohort:
     patients = _patients(table, path)
     _check_folders(patients, folders, root)
     cells = _cells(folders)
+    cells, labelled = with_expert_labels(cells, root / TABLE)
     present = tuple(name for name in CLASSES if name in set(patients["label"]))
     if len(present) < 2:
         there = ", ".join(present) or "no class"
@@ -116,7 +121,7 @@ def aml_hehr(root: Path | None = None) -> Cohort:
         patients,
         cells,
         present,
-        notes=(_CONTROLS, *notes, *_size_notes(patients, cells), *_count_notes(table, folders)),
+        notes=(_CONTROLS, *notes, *labelled, *_size_notes(patients, cells), *_count_notes(table, folders)),
     )
 
 

@@ -17,10 +17,14 @@ from typer.core import TyperGroup
 
 import milkit
 from milkit import settings
+from milkit.cli_audit import audit
 from milkit.cli_cohort import cohort_app
+from milkit.cli_compare import compare
+from milkit.cli_explain import explain
 from milkit.cli_extract import extract
 from milkit.cli_options import Assignments, Config, Device, Json, StorePath, open_store, say, workspace_of
 from milkit.cli_probe import atlas, probe
+from milkit.cli_review import review_app
 from milkit.cli_store import export_bags, import_bags, verify
 from milkit.errors import MilkitError
 from milkit.registry import COHORTS, ENCODERS, HEADS, load_plugin
@@ -95,6 +99,7 @@ app = typer.Typer(
     cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False
 )
 app.add_typer(cohort_app, name="cohort")
+app.add_typer(review_app, name="review")
 
 
 def _print_version(wanted: bool) -> None:
@@ -152,7 +157,7 @@ def list_names() -> None:
     """List the encoders, cohorts, heads and recipes that can be named."""
     for registry in (ENCODERS, COHORTS, HEADS):
         print(f"{registry.kind}s: {', '.join(registry.names())}")
-    for kind in ("cohorts", "encoders", "mil", "probe", "report"):
+    for kind in ("cohorts", "encoders", "explain", "mil", "probe", "report"):
         if names := settings.recipe_names(kind):
             print(f"recipes in configs/{kind}: {', '.join(names)}")
 
@@ -163,6 +168,9 @@ app.command("export")(export_bags)
 app.command("import")(import_bags)
 app.command("probe")(probe)
 app.command("atlas")(atlas)
+app.command("audit")(audit)
+app.command("compare")(compare)
+app.command("explain")(explain)
 
 
 @app.command("train-mil")
@@ -173,8 +181,18 @@ def train_mil(
     head: Annotated[str | None, typer.Option(help="A head's name, see milkit list; abmil by default.")] = None,
     folds: Annotated[int | None, typer.Option(help="Patient-level folds, 3 or more; 5 by default.")] = None,
     repeats: Annotated[int | None, typer.Option(help="How often the patients are split anew; 1 by default.")] = None,
+    splits: Annotated[
+        str | None, typer.Option(help="partition (the default), site-preserved or leave-site-out.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Keep patients of one value of this column together.")] = None,
+    folds_file: Annotated[
+        Path | None, typer.Option(help="Published folds: a table, or a folder with train, val and test.csv a fold.")
+    ] = None,
     seeds: Annotated[int | None, typer.Option(help="Trainings per fold, averaged; 1 by default.")] = None,
     seed: Annotated[int | None, typer.Option(help="Determines splits, initialisations and order.")] = None,
+    covariates: Annotated[
+        str | None, typer.Option(help="Columns of the patients that the head is given beside the cells: age,sex.")
+    ] = None,
     device: Device = None,
     name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
     assignments: Assignments = None,
@@ -182,7 +200,9 @@ def train_mil(
 ) -> None:
     """Cross-validate a MIL head over the bags of a cohort; every patient is tested by a model that never saw them."""
     given = {"store": store, "folds": folds, "repeats": repeats, "seeds": seeds, "seed": seed, "device": device}
-    given |= {"head": head} | settings.parse_assignments(assignments or [])
+    given |= {"splits": splits, "by": by, "folds_file": folds_file}
+    named = {"covariates": [column.strip() for column in covariates.split(",")]} if covariates is not None else {}
+    given |= {"head": head} | named | settings.parse_assignments(assignments or [])
     recipe = settings.find_recipe("mil", config) if config else None
     chosen = settings.load(settings.MilSettings, recipe, given)
     HEADS.get(chosen.head.name)

@@ -53,6 +53,10 @@ class RunError(MilkitError):
     """A run folder is missing, incomplete, or there already."""
 
 
+class ReviewError(MilkitError):
+    """A blinded review cannot be made, or a reader's file does not fit the one that it is given for."""
+
+
 def first_rows(rows: list[str], limit: int = 5) -> str:
     """The first offending rows (or names), and how many more there are: what a message lists."""
     more = f" and {len(rows) - limit} more" if len(rows) > limit else ""

@@ -1,12 +1,13 @@
 """Folds: which patients a model learns from, which stop its training, and which test it. Patients, never cells."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from milkit.errors import FoldError
@@ -59,17 +60,28 @@ class Folds:
                 "give --folds from 3 to that number."
             )
             raise FoldError(msg)
-        parts = []
-        ids = labels.index.to_numpy()
+        fold_of = np.empty((repeats, len(labels)), dtype=np.int64)
         for repeat in range(repeats):
             random_state = int(np.random.default_rng([seed, repeat]).integers(2**31))
             splitter = StratifiedKFold(k, shuffle=True, random_state=random_state)
-            fold_of = np.empty(len(ids), dtype=np.int64)
-            for fold, (_, held_out) in enumerate(splitter.split(ids, labels.to_numpy())):
-                fold_of[held_out] = fold
+            for fold, (_, held_out) in enumerate(splitter.split(labels.index, labels.to_numpy())):
+                fold_of[repeat, held_out] = fold
+        return cls.partition(labels.index, fold_of)
+
+    @classmethod
+    def partition(cls, patients: "pd.Index[str]", fold_of: npt.NDArray[np.int64]) -> "Folds":
+        """Test each fold once, with the next one for validation and the others for training.
+
+        Args:
+            patients: (n,) ids.
+            fold_of: (repeats, n) the fold that tests each patient, counted from 0.
+        """
+        parts = []
+        for repeat, own in enumerate(fold_of):
+            k = int(own.max()) + 1
             for fold in range(k):
-                role = np.where(fold_of == fold, "test", np.where(fold_of == (fold + 1) % k, "validation", "train"))
-                parts.append(pd.DataFrame({"patient_id": ids, "repeat": repeat, "fold": fold, "role": role}))
+                role = np.where(own == fold, "test", np.where(own == (fold + 1) % k, "validation", "train"))
+                parts.append(pd.DataFrame({"patient_id": patients, "repeat": repeat, "fold": fold, "role": role}))
         return cls(pd.concat(parts, ignore_index=True))
 
     @classmethod
@@ -102,3 +114,8 @@ class Folds:
     def digest(self) -> str:
         """SHA-256 over the table: equal digests mean that two runs were tested on the same splits."""
         return hashlib.sha256(self.table.to_csv(index=False).encode()).hexdigest()
+
+
+def patients_digest(patients: Sequence[str]) -> str:
+    """SHA-256 over ids in any order: on whom a step was fitted, for files that must hold no ids."""
+    return hashlib.sha256("\n".join(sorted(patients)).encode()).hexdigest()

@@ -65,20 +65,26 @@ class Ranks:
         """This rank's result, when all have done their work; one's ``MilkitError`` or ``OSError`` is raised on all."""
         if self.size == 1:
             return work()
-        from torch import distributed
-
         done, error = list[T](), None
-        errors: list[MilkitError | OSError | None] = [None] * self.size
         try:
             done.append(work())
         except (MilkitError, OSError) as raised:
             error = raised
-        with others_alive():
-            distributed.all_gather_object(errors, error)
-        for first in errors:
+        for first in self.gathered(error):
             if first is not None:
                 raise _shared(first)
         return done[0]
+
+    def gathered(self, own: T) -> list[T]:
+        """What every rank has, in the order of ranks, on every rank; all of them call this together."""
+        if self.size == 1:
+            return [own]
+        from torch import distributed
+
+        parts: list[Any] = [None] * self.size
+        with others_alive():
+            distributed.all_gather_object(parts, own)
+        return parts
 
     def share(self, weights: Sequence[int]) -> slice:
         """This rank's run of consecutive items, such that the runs weigh about the same.
@@ -134,7 +140,10 @@ def joined(*, gpu: bool = False) -> Iterator[Ranks]:
 
 
 def _backend(store: Any, ranks: Ranks) -> str:
-    """NCCL for what lies on GPUs, where each process has one of its own; gloo takes it through main memory, slowly."""
+    """NCCL for what lies on GPUs, where each process has one of its own; gloo takes it through main memory, slowly.
+
+    Where this was written there was no GPU: the choice was tested with made-up ones, and NCCL has not been run.
+    """
     import torch
 
     own = ""

@@ -190,7 +190,12 @@ def log_to(path: Path) -> Iterator[None]:
 
 def available_cores() -> int:
     """Processor cores that this process may use, which on a cluster are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(usable_cores())
+
+
+def usable_cores() -> set[int]:
+    """Which cores these are, by the system's numbers."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def check_run_name(name: str) -> str:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from milkit.errors import SettingsError
 from milkit.registry import unknown_name
+from milkit.settings_faults import explain
 
 
 class Settings(BaseModel):
@@ -108,11 +109,16 @@ class TrainingSettings(Settings):
     patience: Annotated[int, Field(ge=1)] = 15
     """Epochs without a lower validation loss before training stops; the best epoch's weights are kept."""
     batch_size: Annotated[int, Field(ge=1)] = 16
-    """Patients a gradient step; whole bags, padded and masked."""
+    """Patients a gradient step; whole bags."""
+    precision: Precision = "fp32"
+    """Of the matrix products in training; `bf16` is faster where the hardware computes in it, and rounds them."""
     class_weights: bool = True
     """Weigh the loss by the inverse class frequency of the training patients."""
     standardise: bool = True
     """Centre and scale each feature by the mean and spread of the training patients' cells."""
+
+
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class MilSettings(Settings):
@@ -125,16 +131,33 @@ class MilSettings(Settings):
     """Patient-level folds: one is tested, the next one stops the training early, the others train."""
     repeats: Annotated[int, Field(ge=1)] = 1
     """How often the patients are split anew."""
+    splits: Literal["partition", "site-preserved", "leave-site-out"] = "partition"
+    """`partition`: every fold is tested once; with `by`, patients of one value stay together, and `site-preserved` is
+    that with `site`. `leave-site-out`: every site is tested once, by models of the others."""
+    by: str | None = None
+    """The column of the patients that keeps them together or is their site; of `folds_file`, the column to read."""
+    folds_file: Path | None = None
+    """Published folds in place of own ones: a table, or a folder with train, val and test.csv for each fold."""
     seeds: Annotated[int, Field(ge=1)] = 1
     """Trainings per fold, which differ by initialisation and order; their probabilities are averaged."""
     seed: Annotated[int, Field(ge=0)] = 0
     """The one number that determines splits, initialisations and order."""
+    covariates: tuple[str, ...] = ()
+    """Columns of the patients (age, sex, counts) that join the bag vector, where the head can take them."""
     training: TrainingSettings = TrainingSettings()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     bootstrap: Annotated[int, Field(ge=100)] = 2000
     """Resamples of patients behind each interval."""
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Coverage of the intervals."""
+    prevalence: dict[str, Share] = {}
+    """Share of patients with a class where the model would be used, such as {PML_RARA: 0.05}: for predictive values."""
+    thresholds: dict[str, tuple[Share, Share]] = {}
+    """Lowest and highest probability of a class from which somebody would act: the range of its decision curve."""
+    specificity: Share = 0.9
+    """At which each class's sensitivity is given."""
+    controls: bool = True
+    """Also see, on the same folds, what is reached without the model: by the number of cells, by covariates, …"""
 
 
 class ReportSettings(Settings):
@@ -205,8 +228,8 @@ def load(kind: type[S], path: Path | None, overrides: Mapping[str, Any]) -> S:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        lines = _lines(yaml.compose(text)) if text else {}
-        raise SettingsError(_explain(error, path, lines, given)) from None
+        known = {other.__name__: set(other.model_fields) for other in Settings.__subclasses__()}
+        raise SettingsError(explain(error, path, text, given, known)) from None
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
@@ -252,44 +275,3 @@ def _set(values: dict[str, Any], key: str, value: Any, kind: type[BaseModel] | N
         raise SettingsError(msg)
     values[first] = dict(inner or {})
     _set(values[first], rest, value, None)
-
-
-def _lines(node: yaml.Node | None, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
-    lines = {path: node.start_mark.line + 1} if node else {}
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            below = (*path, str(key.value))
-            lines |= _lines(value, below) | {below: key.start_mark.line + 1}
-    return lines
-
-
-def _explain(
-    error: ValidationError, path: Path | None, lines: dict[tuple[str, ...], int], overrides: Mapping[str, Any]
-) -> str:
-    faults = []
-    for fault in error.errors():
-        keys = tuple(str(part) for part in fault["loc"])
-        name = ".".join(keys)
-        if name in overrides or path is None:
-            where = "command line"
-        else:
-            line = next((lines[keys[:n]] for n in range(len(keys), -1, -1) if keys[:n] in lines), 1)
-            where = f"{path}:{line}"
-        text = "there is no such setting" if fault["type"] == "extra_forbidden" else fault["msg"]
-        faults.append(f"{where}: {name}: {text}{_nearest(keys, fault, error)}")
-    return "\n".join(faults)
-
-
-def _nearest(keys: tuple[str, ...], fault: Any, error: ValidationError) -> str:
-    import difflib
-
-    if fault["type"] != "extra_forbidden":
-        return ""
-    known = {
-        name
-        for settings in Settings.__subclasses__()
-        if settings.__name__ == error.title or len(keys) > 1
-        for name in settings.model_fields
-    }
-    near = difflib.get_close_matches(keys[-1], sorted(known), n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cohort_fakes import picture, write
 
-from cohorts.acevedo import COPIES, acevedo, part_of
+from cohorts.acevedo import COPIES, SHOWN_ELSEWHERE, acevedo, part_of
 from milkit.errors import CohortError, SettingsError
 from milkit.registry import COHORTS
 
@@ -73,6 +73,17 @@ def test_a_copy_without_its_pair_stays_in_its_part(tmp_path: Path) -> None:
     write(tmp_path, [f"{second}.jpg" for _, second in COPIES], picture("JPEG"))
     for part in ("train", "test"):
         assert ids(tmp_path, "prefix", part) == {second for first, second in COPIES if part_of(first) == part}
+
+
+def test_an_image_whose_cell_another_part_shows_is_in_none(tmp_path: Path) -> None:
+    write(tmp_path, [f"{name}.jpg" for name in [*SHOWN_ELSEWHERE, "SNE_0"]], picture("JPEG"))
+    assert ids(tmp_path, "prefix", "test") == {"SNE_0"}
+    assert ids(tmp_path, "prefix", "all") == {*SHOWN_ELSEWHERE, "SNE_0"}
+
+
+def test_an_image_in_no_part_would_have_been_held_out() -> None:
+    """A training that was made before they were found has seen none of them."""
+    assert all(hashlib.sha256(name.encode()).digest()[0] < 64 for name in SHOWN_ELSEWHERE)
 
 
 def test_the_parts_are_the_same_below_any_root(root: Path) -> None:

@@ -32,7 +32,13 @@ def run(toy_store: BagStore, tmp_path: Path) -> Path:
 
 def test_the_run_folder_holds_what_the_design_says(run: Path) -> None:
     tables = {"folds.csv", "predictions.csv", "attention.parquet", "metrics.json"}
-    assert {path.name for path in run.iterdir()} == tables | {"settings.yaml", "provenance.json", "heads", "log.txt"}
+    assert {path.name for path in run.iterdir()} == tables | {
+        "settings.yaml",
+        "provenance.json",
+        "controls.json",
+        "heads",
+        "log.txt",
+    }
 
 
 def test_each_patient_is_tested_exactly_once_per_repeat(run: Path) -> None:

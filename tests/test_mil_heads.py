@@ -27,6 +27,7 @@ VARIANTS: list[tuple[str, dict[str, object]]] = [
     ("abmil", {"class_wise": True}),
     ("abmil", {"gated": True, "class_wise": True}),
     ("clam", {"class_wise": False}),
+    ("clam", {"n_instances": 0}),
     ("transmil", {"depth": 1}),
     ("transmil", {"depth": 3}),
 ]
@@ -198,6 +199,53 @@ def test_gradients_reach_every_bag_and_no_padding(head: nn.Module, batch: tuple[
 def test_auxiliary_losses_are_not_negative(head: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
     for label in (torch.full((3,), c) for c in range(N_CLASSES)):
         assert (_auxiliary_loss(head, head(*batch), label, batch[1]) >= 0).all()
+
+
+def _gradients(head: nn.Module, output: MilOutput) -> dict[str, Tensor]:
+    """Of a number that all logits enter."""
+    head.zero_grad()
+    weights = torch.linspace(-1, 1, output.logits.numel(), dtype=torch.float64).view_as(output.logits)
+    (output.logits * weights).sum().backward()
+    return {name: parameter.grad for name, parameter in head.named_parameters() if parameter.grad is not None}
+
+
+def _packed_equals_padded(head: nn.Module, batch: tuple[Tensor, Tensor], behind: int, **covariates: Tensor) -> None:
+    features, mask = batch
+    cells = torch.cat([features[mask], torch.full((behind, IN_DIM), 50.0, dtype=torch.float64)])
+    plain = head(features, mask, **covariates)
+    packed = head.forward_packed(cells, (0, *np.cumsum(LENGTHS).tolist()), **covariates)
+    torch.testing.assert_close(packed.logits, plain.logits, atol=1e-12, rtol=0)
+    assert packed.auxiliary.keys() == plain.auxiliary.keys()
+    for name, values in {"attention": plain.attention, **plain.auxiliary}.items():
+        own = packed.attention if name == "attention" else packed.auxiliary[name]
+        torch.testing.assert_close(own[:, : sum(LENGTHS)], values.transpose(1, 2)[mask].T, atol=1e-12, rtol=0)
+    expected, found = _gradients(head, plain), _gradients(head, packed)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("behind", [0, 5])
+def test_packed_bags_have_the_output_and_the_gradients_of_padded_ones(
+    head: nn.Module, batch: tuple[Tensor, Tensor], behind: int
+) -> None:
+    """Also with rows behind the last bag, whatever they hold."""
+    if not hasattr(head, "forward_packed"):
+        pytest.skip("this head is padded")
+    _packed_equals_padded(head, batch, behind)
+
+
+@pytest.mark.parametrize("name", WITH_COVARIATES)
+def test_packed_bags_have_the_covariates_of_padded_ones(name: str, batch: tuple[Tensor, Tensor]) -> None:
+    torch.manual_seed(1)
+    head = FACTORIES[name](in_dim=IN_DIM, n_classes=N_CLASSES, n_covariates=2).double().eval()
+    _packed_equals_padded(head, batch, 0, covariates=torch.randn(3, 2, dtype=torch.float64))
+
+
+def test_all_heads_but_those_that_compare_cells_can_be_packed() -> None:
+    heads = {name: factory(in_dim=IN_DIM, n_classes=N_CLASSES) for name, factory in FACTORIES.items()}
+    packed = {name for name, head in heads.items() if hasattr(head, "forward_packed")}
+    assert packed == set(heads) - {"dsmil", "transmil", "maxpool"}
 
 
 @pytest.mark.parametrize("name", WITH_COVARIATES)

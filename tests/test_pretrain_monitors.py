@@ -16,6 +16,8 @@ from encoders.dinov2.monitors import Validation, centre_entropy, rank_me
 from milkit.cohort import Cohort
 from milkit.encoder import Transform
 from milkit.errors import CohortError
+from milkit.statistics.hierarchy import Tree
+from milkit.taxonomy import LabelMap, Taxonomy
 
 TRANSFORM = Transform(size=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 CPU = torch.device("cpu")
@@ -198,6 +200,21 @@ def test_a_class_of_one_cell_is_no_class_and_its_cell_no_neighbour(tmp_path: Pat
     assert len(checked.squares) == 5
     # (50, 0, 0) lies as near to 0 as to 100, and of equally distant cells the first votes.
     assert checked.evaluate(Means(), TRANSFORM, CPU)["knn_1"] == 1.0
+
+
+def test_how_far_off_votes_are_is_said_where_the_labels_have_a_meaning(tmp_path: Path) -> None:
+    """All mistakes take one of two classes for the other, so that each is as high as their common ancestor."""
+    cohort = cohort_of(tmp_path, [*RED, *BLUE], [*["LY"] * 7, *["SNE"] * 9])
+    meaning = LabelMap.load("acevedo", Taxonomy.load())
+    known = Validation.of(cohort, TRANSFORM, limit=100, seed=0, meaning=meaning)
+    found = known.evaluate(Means(), TRANSFORM, CPU)
+    tree = Tree.of(meaning.taxonomy)
+    nodes = tree.positions([meaning.node(label) for label in ("LY", "SNE")])
+    off = tree.heights[tree.common[nodes[0], nodes[1]]]
+    assert found["knn_20"] == 0.5  # of the 15 others, 8 or 9 are neutrophils, for every cell
+    assert found["height"] == pytest.approx(off * 7 / 16)
+    assert 0 < found["path_f1"] < 1
+    assert "height" not in evaluated(cohort)
 
 
 def test_a_limit_keeps_the_shares_of_the_classes_and_the_seed_says_which_cells(tmp_path: Path) -> None:

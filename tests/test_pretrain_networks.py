@@ -53,7 +53,7 @@ def file_of(positions: int, dim: int = DIM, **changed: Any) -> Weights:
 
 
 def test_an_exported_backbone_has_the_names_and_shapes_of_dinobloom_s(tmp_path: Path) -> None:
-    save_backbone(tmp_path / "s.safetensors", new_backbone(Network.model_validate("s")), {}, writes=True)
+    save_backbone(tmp_path / "s.safetensors", new_backbone(Network.model_validate("s")), {})
     held = read_weights(tmp_path / "s.safetensors").tensors
     expected = VisionTransformer(VIT_SHAPES["s"]).state_dict()
     assert {name: value.shape for name, value in held.items()} == {

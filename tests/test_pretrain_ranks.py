@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ def trained(settings: PretrainSettings, rank: int, world: int) -> dict[str, Tens
 
 def process(number: int, folder: Path) -> None:
     torch.set_num_threads(1)
+    warnings.simplefilter("error", FutureWarning)  # of how PyTorch is asked for either kind of parallelism
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=number, world_size=2)
     for parallel in ("ddp", "fsdp"):
         torch.save(trained(settings_for(parallel), number, 2), folder / f"{parallel}-{number}.pt")
@@ -92,7 +94,9 @@ def test_two_processes_with_unequal_numbers_of_labels_move_as_one_does(stepped: 
         found = torch.load(stepped / f"{parallel}-{number}.pt")
         assert found.keys() == alone.keys()
         for name, tensor in alone.items():
-            torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+            torch.testing.assert_close(
+                found[name], tensor, rtol=1e-5, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
+            )
     assert float(alone["figure.supervised"]) > 0.1
 
 
@@ -116,7 +120,8 @@ def recipe(folder: Path) -> Path:
     cells = draw_acevedo(folder / "cells", 4)
     (cells / "basophil" / "BA_1.jpg").write_bytes(b"no image")
     (cells / "lymphocyte" / "LY_2.jpg").write_bytes(b"")
-    parts: dict[str, Any] = {"supervision": {"batch_size": 4}, "validation": {"cohort": "acevedo", "root": str(cells)}}
+    others = draw_acevedo(folder / "others", 4, first=10)
+    parts: dict[str, Any] = {"supervision": {"batch_size": 4}, "validation": {"cohort": "acevedo", "root": str(others)}}
     return write_recipe(folder / "r.yaml", cells, schedule=SCHEDULE, evaluate_every=4, checkpoint_every=4, **parts)
 
 
@@ -143,7 +148,9 @@ def assert_same(found: Path, one: Path) -> None:
         some, others = load_file(found / file), load_file(one / file)
         assert some.keys() == others.keys()
         for name, tensor in others.items():
-            torch.testing.assert_close(some[name], tensor, rtol=1e-5, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+            torch.testing.assert_close(
+                some[name], tensor, rtol=1e-5, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
+            )
     tables = [pd.read_csv(run / "history.csv").drop(columns="images_per_second") for run in (found, one)]
     pd.testing.assert_frame_equal(*tables, rtol=1e-3, atol=1e-5)
     assert (found / "failures.csv").read_bytes() == (one / "failures.csv").read_bytes()
@@ -183,7 +190,7 @@ def test_a_process_that_dies_ends_the_others_with_a_sentence(jobs: Trainings, re
     assert second.status == -signal.SIGKILL
     assert (first.status, first.stderr) == (
         2,
-        "milkit: Another process of this job ended before the training did; see what it said, then run the same "
+        "milkit: Another process of this job ended before its work was done; see what it said, then run the same "
         "command again, it goes on where it stopped.\n",
     )
     reached = (read_state(run) or {})["iteration"]
@@ -204,6 +211,40 @@ def test_a_batch_that_two_processes_cannot_share_is_refused_once(
         f"batch size to {images - 1}, or start another number of processes.\n"
     )
     assert not (recipe.parent / "encoders" / "odd").exists()
+
+
+def test_what_only_the_first_process_reads_or_writes_ends_all_of_them(jobs: Trainings, recipe: Path) -> None:
+    """A table of figures that is damaged is said once; where no file can be written, each process has that error."""
+    given = arguments(recipe, "spoilt")
+    run = recipe.parent / "encoders" / "spoilt"
+    run_two(jobs, [*given, "--stop-after", 2])
+    table = (run / "history.csv").read_bytes()
+    (run / "history.csv").write_text("no table\n")
+    first, second = [job.wait() for job in jobs.ranks(2, given)]
+    assert (first.status, second.status, second.stderr) == (2, 2, "")
+    assert first.stderr.startswith(f"milkit: Line 1 of {run / 'history.csv'} is not one of a training's figures")
+    (run / "history.csv").write_bytes(table)
+    (run / LAST).unlink()
+    (run / LAST).mkdir()
+    for process in [job.wait() for job in jobs.ranks(2, given)]:
+        assert process.status == 1
+        assert "IsADirectoryError: " in process.stderr.splitlines()[-1]
+    (run / LAST).rmdir()
+    run_two(jobs, given)
+
+
+def test_a_training_of_two_processes_is_one_that_others_see(jobs: Trainings, recipe: Path) -> None:
+    """A second job is refused by its first process, and by all that it started."""
+    given = arguments(recipe, "twice", "--set", "schedule.iterations=400")
+    running = jobs.ranks(2, given)
+    wait_for(lambda: (recipe.parent / "encoders" / "twice" / CHECKPOINT).is_file())
+    first, second = [job.wait() for job in jobs.ranks(2, given)]
+    for job in running:
+        job.signal(signal.SIGKILL)
+        job.wait()
+    assert (first.status, second.status, second.stderr) == (2, 2, "")
+    assert "has been writing the training" in first.stderr
+    assert first.stderr.count("\n") == 1
 
 
 def test_a_root_that_only_the_first_process_needs_ends_all_of_them(jobs: Trainings, recipe: Path) -> None:

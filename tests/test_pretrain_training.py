@@ -41,7 +41,10 @@ TIMES = ["images_per_second"]
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_acevedo(tmp_path_factory.mktemp("cells"), 4)
+    """To learn from; others, beside them, validate."""
+    folder = tmp_path_factory.mktemp("cells")
+    draw_acevedo(folder / "others", 4, first=10)
+    return draw_acevedo(folder / "cells", 4)
 
 
 @pytest.fixture(autouse=True)
@@ -54,11 +57,15 @@ def schedule(**other: Any) -> dict[str, Any]:
     return {**TINY["schedule"], "iterations": 8, **other}
 
 
+def validation(root: Path, **arguments: Any) -> dict[str, Any]:
+    return {"cohort": "acevedo", "root": str(root.with_name("others")), "arguments": arguments}
+
+
 def rich(root: Path, **other: Any) -> PretrainSettings:
     """All parts at once: labels, and a validation."""
     parts = {
         "supervision": {"batch_size": 4},
-        "validation": {"cohort": "acevedo", "root": str(root)},
+        "validation": validation(root),
         "evaluate_every": 4,
         "checkpoint_every": 4,
         "schedule": schedule(),
@@ -104,7 +111,7 @@ def test_killed_at_any_moment_and_run_again_it_ends_as_a_training_that_nobody_di
         checkpoint_every=4,
         evaluate_every=8,
         supervision={"batch_size": 4},
-        validation={"cohort": "acevedo", "root": str(cells)},
+        validation=validation(cells),
     )
 
     def arguments(name: str) -> list[object]:
@@ -384,7 +391,10 @@ def test_without_a_score_the_last_teacher_is_the_one_to_use(
 def test_the_rate_of_images_is_that_of_the_training_without_its_pauses(
     cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step takes a second of this clock, an evaluation and a checkpoint a hundred; rows are told every 4 steps."""
+    """A step takes a second of this clock, an evaluation and a checkpoint a hundred; rows are told every 4 steps.
+
+    And at a stop, after which it goes on some hours later.
+    """
     clock = [0.0]
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
 
@@ -399,10 +409,12 @@ def test_the_rate_of_images_is_that_of_the_training_without_its_pauses(
     monkeypatch.setattr(loop.Training, "_evaluate", taking(100.0, loop.Training._evaluate))
     monkeypatch.setattr(loop.Training, "_keep", taking(100.0, loop.Training._keep))
     often = {"log_every": 4, "evaluate_every": 3, "checkpoint_every": 5}
-    pretrain(settings_of(cells, **often, schedule=schedule(iterations=12)), tmp_path)
+    for stop in (6, None):
+        pretrain(settings_of(cells, **often, schedule=schedule(iterations=12), stop_after=stop), tmp_path)
+        clock[0] += 1e4
     rates = pd.read_csv(tmp_path / "history.csv")["images_per_second"]
-    assert rates.tolist() == pytest.approx([8.0] * 3)
-    assert (read_state(tmp_path) or {})["seconds"] >= 112
+    assert rates.tolist() == pytest.approx([8.0] * 4)
+    assert 112 <= (read_state(tmp_path) or {})["seconds"] < 1e4
 
 
 # --- astray -----------------------------------------------------------------------------------------------------------

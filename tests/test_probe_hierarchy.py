@@ -71,7 +71,7 @@ def test_the_heights_of_mistakes_are_those_by_hand(result: dict[str, Any]) -> No
 
 
 def test_hierarchical_precision_and_recall_are_those_by_hand(result: dict[str, Any]) -> None:
-    """Of 180 nodes in labels, the strays miss 3 · 4, 2 · 2 and 1; of platelets the one predicted to be deeper adds 2."""
+    """Of 180 nodes in labels, the strays miss 3 · 4, 2 · 2 and 1; the platelet predicted to be deeper adds 2."""
     found = metrics(result)
     assert found["path_precision"]["estimate"] == pytest.approx(163 / 182)
     assert found["path_recall"]["estimate"] == pytest.approx(163 / 180)
@@ -133,7 +133,7 @@ def test_the_resamples_are_those_of_the_other_figures(tmp_path: Path) -> None:
 def test_classifiers_without_a_mistake_have_no_height_of_mistakes_and_an_interval_of_its_own() -> None:
     """Wilson's interval of 0 of 10 basophils: up to z² / (10 + z²), here of the 5 edges of the worst mistake."""
     truth = ["basophil"] * 10 + ["lymphocyte_typical"] * 30
-    scores, _ = outcomes_of(truth, truth, ["lymphocyte_typical"] + truth[1:])
+    scores, _ = outcomes_of(truth, truth, ["lymphocyte_typical", *truth[1:]])
     upper = 1.959964**2 / (10 + 1.959964**2)
     assert scores.figure(0, "height") == pytest.approx({"estimate": 0.0, "ci_low": 0.0, "ci_high": 5 * upper}, abs=1e-5)
     assert scores.figure(0, "height_of_mistakes") == {"estimate": None, "ci_low": None, "ci_high": None}
@@ -152,8 +152,8 @@ def test_a_worse_confusion_of_as_many_cells_is_seen() -> None:
     far = truth[:15] + ["lymphocyte_typical"] * 5 + truth[20:]
     scores, _ = outcomes_of(truth, near, far)
     gap = scores.difference(1, 0, "height")
-    assert gap["estimate"] == pytest.approx(5 * (5 - 3) / 60)  # granulocyte_maturing is 3 above faggot cells
-    assert 0 < gap["ci_low"]
+    assert gap["estimate"] == pytest.approx(5 * (5 - 2) / 60)  # granulocyte_maturing is 2 above faggot cells
+    assert gap["ci_low"] > 0
     assert scores.figure(1, "path_f1")["estimate"] < scores.figure(0, "path_f1")["estimate"]
 
 

@@ -7,10 +7,13 @@ import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from extract_toys import free_port
+from torch import distributed
 
 from milkit import ranks
 from milkit.errors import SettingsError
@@ -39,6 +42,7 @@ with joined() as ranks:
     said["agreed"] = ranks.agreed(lambda: {"decided by": me, "cells": [1, 2]})
     said["refused"] = caught(lambda: ranks.agreed(lambda: fail(CohortError("the first rank says no"))))
     said["own"] = ranks.each(lambda: 10 + me)
+    said["gathered"] = ranks.gathered(["of rank", me])
     said["one failed"] = caught(lambda: ranks.each(lambda: fail(StoreError(f"rank {me} has no room")) if me else 1))
     said["forbidden"] = caught(lambda: ranks.each(lambda: os.listdir("no-such-folder") if me else 1))
     said["forbidden first"] = caught(lambda: ranks.agreed(lambda: os.listdir("no-such-folder")))
@@ -115,6 +119,10 @@ def test_each_rank_keeps_its_own_result(said: list[dict[str, Any]]) -> None:
     assert [seen["own"] for seen in said] == [10, 11]
 
 
+def test_what_each_rank_has_is_known_to_all_in_their_order(said: list[dict[str, Any]]) -> None:
+    assert [seen["gathered"] for seen in said] == [[["of rank", 0], ["of rank", 1]]] * 2
+
+
 def test_an_error_of_any_rank_is_raised_on_all_the_first_rank_s_first(said: list[dict[str, Any]]) -> None:
     assert [seen["one failed"] for seen in said] == [["StoreError", "rank 1 has no room"]] * 2
     assert [seen["both failed"] for seen in said] == [["SettingsError", "rank 0 failed"]] * 2
@@ -144,6 +152,7 @@ def test_a_process_that_was_started_alone_meets_nobody_and_decides_by_itself() -
         assert alone == ALONE
         assert alone.agreed(lambda: 3) == 3
         assert alone.each(lambda: 4) == 4
+        assert alone.gathered(5) == [5]
 
 
 def test_a_rank_whose_companions_never_come_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,6 +175,32 @@ def test_ranks_without_a_meeting_place_are_refused(monkeypatch: pytest.MonkeyPat
         joined(),
     ):
         pytest.fail("it met somebody")
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "backend"),
+    [
+        ("GPU-a", "GPU-b", "cpu:gloo,cuda:nccl"),
+        ("GPU-a", "GPU-a", "gloo"),
+        ("GPU-a", "", "gloo"),
+        ("", "GPU-b", "gloo"),
+        ("", "", "gloo"),
+    ],
+)
+def test_nccl_exchanges_what_lies_on_gpus_where_every_process_has_its_own(
+    own: str, other: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The choice alone, with made-up GPUs: NCCL itself was not run where there was none."""
+    store, chosen = distributed.HashStore(), list[int]()
+    store.set("gpu-1", other)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(own))
+    monkeypatch.setattr(distributed, "is_nccl_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: chosen[-1])
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid=own))
+    assert ranks._backend(store, Ranks(0, 2, local=3)) == backend
+    assert chosen == ([1] if own else [])
 
 
 # --- shares -----------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def test_listing_names_imports_no_factory() -> None:
 
 
 def test_an_unknown_name_lists_the_nearest_and_the_known() -> None:
-    with pytest.raises(UnknownName, match=r"No head is called 'abmli'. Did you mean 'abmil'\? Known: abmil, meanpool"):
+    with pytest.raises(UnknownName, match=r"No head is called 'abmli'. Did you mean 'abmil'\? Known: abmil, add"):
         HEADS.get("abmli")
 
 

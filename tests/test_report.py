@@ -17,6 +17,8 @@ from milkit.report.gallery import Picture
 from milkit.report.patients import Patient
 from milkit.report.write import write_report
 from milkit.settings import MilSettings, ReportSettings, dump
+from milkit.statistics.decisions import Declared
+from milkit.statistics.summary import summarise
 
 CLASSES = ("control", "NPM1", "PML_RARA")
 PATIENTS = tuple(f"P{number}" for number in range(1, 10))
@@ -86,12 +88,15 @@ def _write_run(run: Path, labels: "pd.Series[str]", cells: pd.DataFrame, repeats
                     {"patient_id": name, "cell_id": ids, "repeat": split.repeat, "seed": 0, "fold": split.fold,
                      "class": branch, "weight": weight, "rank": rank, "percentile": percentile}
                 ))  # fmt: skip
-    Predictions(pd.DataFrame(rows), tuple(classes)).save(run / "predictions.csv")
+    predictions = Predictions(pd.DataFrame(rows), tuple(classes))
+    predictions.save(run / "predictions.csv")
     Attention(pd.concat(attention, ignore_index=True)).save(run / "attention.parquet")
     metric = {"estimate": 0.6712, "ci_low": 0.4123, "ci_high": 0.8845, "folds": [0.5, None, 1.0]}
     per_class = {name: {"n": 3, "recall": metric, "auroc": metric} for name in classes}
     names = ("balanced_accuracy", "weighted_f1", "accuracy", "auroc_macro", "auprc_macro")
+    declared = Declared({classes[2]: 0.05}, {classes[2]: (0.1, 0.4)}, class_weights=True)
     metrics = {
+        **summarise(predictions, n_bootstrap=100, level=0.95, seed=0, declared=declared),
         **dict.fromkeys(names, metric),
         "per_class": per_class,
         "level": 0.95,
@@ -135,7 +140,8 @@ def assert_loads_nothing(page: str) -> None:
 
 def test_report_folder_holds_what_the_design_lists(finished: Path) -> None:
     found = {path.relative_to(finished / "report").as_posix() for path in (finished / "report").rglob("*.*")}
-    plots = {f"figures/{name}.svg" for name in ("class_results", "confusion_matrix", "metric_folds", "roc_curves")}
+    names = ("calibration", "class_results", "confusion_matrix", "decision_curves", "metric_folds", "roc_curves")
+    plots = {f"figures/{name}.svg" for name in names}
     assert found == {"report.html", "top_cells.csv", "predictions.csv"} | plots
     for name in plots:
         ElementTree.parse(finished / "report" / name)
@@ -161,7 +167,9 @@ def test_first_screen_says_what_was_asked_and_warns(finished: Path) -> None:
         "The encoder dinobloom-s turned every cell into features. Chosen by hand.",
         "The head abmil learned from whole patients in 3-fold cross-validation",
         "This is internal validation: predictions are out-of-fold",
-        "come from 500 resamples of patients; recall, and figures that no resample changes, have Wilson's interval",
+        "come from 500 resamples of patients within their classes (BCa bootstrap); recall, and figures that no "
+        "resample changes, have Wilson's interval",
+        "No controls stand beside this run",
         "Models are not retrained within resamples, so training variance is not included",
         "bootstrap intervals are too narrow in such small classes",
         "share this report as you would share the table",

@@ -4,13 +4,24 @@ from pathlib import Path
 
 import pytest
 
+from encoders.dinov2.pretrain_settings import PretrainSettings
 from milkit import settings
 from milkit.errors import SettingsError, UnknownName
+from milkit.explain.settings import ExplainSettings
 from milkit.probe_settings import ProbeSettings
 from milkit.settings import CohortRecipe, Component, MilSettings, ReportSettings
 
-KINDS = {"cohorts": CohortRecipe, "mil": MilSettings, "probe": ProbeSettings, "report": ReportSettings}
-RECIPES = [path for path in settings.recipe_folder().rglob("*.yaml") if "taxonomies" not in path.parts]
+KINDS = {
+    "cohorts": CohortRecipe,
+    "encoders": PretrainSettings,
+    "explain": ExplainSettings,
+    "mil": MilSettings,
+    "probe": ProbeSettings,
+    "report": ReportSettings,
+}
+OTHERS = {"taxonomies", "compare"}
+"""Folders whose files hold no settings: trees and labels, and published figures."""
+RECIPES = [path for path in settings.recipe_folder().rglob("*.yaml") if not OTHERS.intersection(path.parts)]
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES), ids=lambda path: path.stem)

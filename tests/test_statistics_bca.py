@@ -52,6 +52,7 @@ def test_resamples_equal_to_the_estimate_count_half_as_below() -> None:
     assert bca_interval(0.5 + 1e-15, resamples, 0.0, 0.9) == pytest.approx((0.4, 0.6))
 
 
+@pytest.mark.filterwarnings("error")
 def test_an_estimate_beyond_all_resamples_has_the_percentile_interval() -> None:
     resamples = np.linspace(0, 1, 101)
     assert bca_interval(2.0, resamples, 0.1, 0.9) == pytest.approx((0.05, 0.95))

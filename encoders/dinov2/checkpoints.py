@@ -8,7 +8,7 @@ seed and the iteration.
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,14 @@ from encoders.dinov2.optimiser import optimiser_tensors, whole
 from encoders.dinov2.pretrain_settings import PretrainSettings
 from encoders.dinov2.step import Networks
 from encoders.dinov2.stream import Unreadable
+from encoders.pretrained import read_description
 from milkit.errors import RunError, first_rows
+from milkit.ranks import ALONE, Ranks
 from milkit.runs import write_bytes
 
 VERSION = "1"
 CHECKPOINT, FAILURES = "checkpoint.safetensors", "failures.csv"
+KINDS = ("student", "teacher", "optimiser")
 FREE = frozenset(
     [
         "stop_after",
@@ -40,21 +43,26 @@ FREE = frozenset(
 """Settings that may differ when a training goes on: they change nothing of what the network learns until then."""
 
 
-def save_checkpoint(folder: Path, networks: Networks, state: Mapping[str, Any], *, writes: bool) -> None:
-    """Keep the training's state; all processes call this, and the one that ``writes`` does so.
+def save_checkpoint(folder: Path, networks: Networks, state: Mapping[str, Any], ranks: Ranks = ALONE) -> None:
+    """Keep the training's state; all processes call this, and the first one writes.
 
     Args:
         folder: Of the training.
         networks: What learns.
         state: ``iteration`` (the next one), ``settings`` and what else the loop wants to find again, as JSON.
-        writes: Whether this process writes.
+        ranks: The processes; where the first one cannot write, all raise its error.
     """
-    tensors = {f"student.{name}": tensor for name, tensor in whole(networks.student.state_dict().items()).items()}
-    tensors |= {f"teacher.{name}": tensor for name, tensor in whole(networks.teacher.state_dict().items()).items()}
-    kept = whole(optimiser_tensors(networks.optimiser, networks.student))
-    tensors |= {f"optimiser.{name}": tensor for name, tensor in kept.items()}
-    if writes:
-        _write(folder / CHECKPOINT, tensors, {"format": "milkit-pretraining", "version": VERSION, **state})
+    tensors: dict[str, Tensor] = {}
+    parts = (
+        networks.student.state_dict().items(),
+        networks.teacher.state_dict().items(),
+        optimiser_tensors(networks.optimiser, networks.student),
+    )
+    for kind, part in zip(KINDS, parts, strict=True):
+        kept = whole(part, keeps=ranks.rank == 0)
+        tensors |= {f"{kind}.{name}": tensor for name, tensor in kept.items()}
+    about = {"format": "milkit-pretraining", "version": VERSION, **state}
+    ranks.agreed(lambda: _write(folder / CHECKPOINT, tensors, about))
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
@@ -115,20 +123,17 @@ def _differing(old: Mapping[str, Any], new: Mapping[str, Any], above: str = "") 
             yield above + key
 
 
-def load_checkpoint(folder: Path, networks: Networks) -> None:
-    """Bring student, teacher and optimiser to the state of the folder's checkpoint.
+def load_checkpoint(folder: Path, networks: Networks, ranks: Ranks = ALONE) -> None:
+    """Bring student, teacher and optimiser to the state of the folder's checkpoint; all processes call this together.
 
     Raises:
-        RunError: If it is of another network.
+        RunError: If it is of another network, or a process cannot read it.
     """
-    from safetensors.torch import load_file
-
-    held = load_file(folder / CHECKPOINT)
-    parts = {
-        kind: {name.partition(".")[2]: held[name] for name in held if name.startswith(f"{kind}.")} for kind in KINDS
-    }
-    _fill(folder, networks.student, parts["student"])
-    _fill(folder, networks.teacher, parts["teacher"])
+    parts = ranks.each(lambda: _read(folder, networks))
+    for name, module in (("student", networks.student), ("teacher", networks.teacher)):
+        with torch.no_grad():
+            for key, tensor in module.state_dict().items():
+                tensor.copy_(_like(parts[name][key], tensor))
     optimiser, held = networks.optimiser, parts["optimiser"]
     counts_on = networks.device if optimiser.defaults["fused"] else torch.device("cpu")  # as AdamW makes them
     for name, parameter in networks.student.named_parameters():
@@ -138,7 +143,28 @@ def load_checkpoint(folder: Path, networks: Networks) -> None:
             state |= {key: _like(held[f"{key}.{name}"], parameter) for key in ("exp_avg", "exp_avg_sq")}
 
 
-KINDS = ("student", "teacher", "optimiser")
+def _read(folder: Path, networks: Networks) -> dict[str, dict[str, Tensor]]:
+    """The checkpoint's tensors by kind and name, if they are those of these networks."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / CHECKPOINT
+    try:
+        held = load_file(path)
+    except (SafetensorError, OSError) as error:
+        msg = f"{path} could not be read ({error}), which all processes do; let them see the folder, or mend the file."
+        raise RunError(msg) from None
+    parts = {
+        kind: {name.partition(".")[2]: held[name] for name in held if name.startswith(f"{kind}.")} for kind in KINDS
+    }
+    for kind, module in (("student", networks.student), ("teacher", networks.teacher)):
+        own, other = (
+            {name: tensor.shape for name, tensor in each.items()} for each in (module.state_dict(), parts[kind])
+        )
+        if differ := [name for name in {*own, *other} if own.get(name) != other.get(name)]:
+            msg = f"{path} is of another network ({min(differ)} differs); give another --name."
+            raise RunError(msg)
+    return parts
 
 
 def save_failures(folder: Path, unreadable: Iterable[Unreadable]) -> None:
@@ -157,8 +183,8 @@ def read_failures(folder: Path) -> set[Unreadable]:
     return {Unreadable(*row) for row in list(csv.reader(io.StringIO(text, newline="")))[1:]}
 
 
-def description(settings: PretrainSettings) -> dict[str, Any]:
-    """What a file of weights cannot say by its tensors: how images are brought to it, and what it has seen."""
+def description(settings: PretrainSettings, seen: Sequence[str]) -> dict[str, Any]:
+    """What a file of weights cannot say by its tensors: how images are brought to it, and which data sets it saw."""
     network = settings.network
     return {
         "format": "milkit-encoder",
@@ -166,20 +192,23 @@ def description(settings: PretrainSettings) -> dict[str, Any]:
         "image_size": network.image_size,
         "heads": network.heads,
         "ffn": network.ffn,
-        "seen": sorted({source.cohort.factory for source in settings.sources}),
+        "seen": list(seen),
     }
 
 
-def save_backbone(path: Path, backbone: nn.Module, about: Mapping[str, Any], *, writes: bool) -> None:
+def save_backbone(path: Path, backbone: nn.Module, about: Mapping[str, Any]) -> None:
     """A backbone alone, float32, in the names of DINOv2: a file that the encoders load with ``--weights``."""
-    if writes:
-        _write(path, {name: tensor.float().cpu() for name, tensor in backbone.state_dict().items()}, about)
+    _write(path, {name: tensor.float().cpu() for name, tensor in backbone.state_dict().items()}, about)
 
 
-def export_half(source: Path, target: Path, about: Mapping[str, Any]) -> None:
-    """The same backbone in half precision, which is half the file; features differ by about 1e-3 of their size."""
+def export_half(source: Path, target: Path) -> None:
+    """The same backbone in half precision, which is half the file; features differ by about 1e-3 of their size.
+
+    It says of itself what ``source`` does, so which iteration's teacher it is, under its own name.
+    """
     from safetensors.torch import load_file
 
+    about = {**read_description(source), "name": target.stem}
     _write(target, {name: tensor.half() for name, tensor in load_file(source).items()}, about)
 
 
@@ -187,18 +216,6 @@ def _write(path: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -> 
     from safetensors.torch import save
 
     write_bytes(path, save(tensors, {"milkit": json.dumps(about)}))
-
-
-def _fill(folder: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    own = module.state_dict()
-    differ = [name for name in {*own, *tensors} if name not in own or name not in tensors]
-    differ += [name for name in own if name in tensors and own[name].shape != tensors[name].shape]
-    if differ:
-        msg = f"{folder / CHECKPOINT} is of another network ({min(differ)} differs); give another --name."
-        raise RunError(msg)
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(_like(tensors[name], tensor))
 
 
 def _like(tensor: Tensor, model: Tensor) -> Tensor:

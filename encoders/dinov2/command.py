@@ -40,7 +40,7 @@ def pretrain(
     Run again, it goes on from its last checkpoint. Started by torchrun or srun, the processes share each step's images.
     The result is a weights file that the encoders load with --weights.
     """
-    from encoders.dinov2.checkpoints import description, export_half
+    from encoders.dinov2.checkpoints import export_half
     from encoders.dinov2.pretrain import pretrain as train
     from encoders.dinov2.pretrain_settings import PretrainSettings
     from milkit.ranks import joined
@@ -52,13 +52,12 @@ def pretrain(
     chosen = settings.load(PretrainSettings, recipe, given)
     chosen = chosen.with_roots(_roots(root or []))
     folder = workspace_of(context).root / "encoders" / check_run_name(name or recipe.stem)
-    with joined() as ranks:
+    with joined(gpu=chosen.device != "cpu") as ranks:
         result = train(chosen, folder, ranks)
     if ranks.rank:
         return
     if export:
-        about = {"name": export.stem, "iterations": result.iterations, **description(chosen)}
-        export_half(result.weights, export, about)
+        export_half(result.weights, export)
         say(f"exported {export}")
     if result.n_unreadable:
         say(f"{result.n_unreadable} images could not be read; {folder / 'failures.csv'} lists them with the reason.")
@@ -67,6 +66,10 @@ def pretrain(
         return
     score = f", {result.score:.3f} balanced accuracy of 20 neighbours" if result.score is not None else ""
     print(f"weights {result.weights}: {result.iterations} iterations{score}")
+
+
+pretrain.can_resume = True  # type: ignore[attr-defined]
+"""Interrupted, it goes on from its last checkpoint; the command line says so."""
 
 
 def _roots(given: list[str]) -> dict[str, Path]:

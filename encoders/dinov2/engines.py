@@ -14,7 +14,7 @@ from encoders.dinov2.optimiser import new_optimiser
 from encoders.dinov2.pretrain_settings import PretrainSettings
 from encoders.dinov2.processes import world_size
 from encoders.dinov2.step import Networks
-from encoders.weights import read_weights
+from encoders.weights import Weights, read_weights
 from milkit.encoder import choose_device, computes_in_bf16, keep_freed_memory
 
 
@@ -24,6 +24,7 @@ def device_of(settings: PretrainSettings, local: int) -> torch.device:
     if device.type == "cuda":
         device = torch.device("cuda", local % torch.cuda.device_count())
         torch.cuda.set_device(device)
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # the stream of images asks whether it is for a GPU
         torch.set_float32_matmul_precision("high")  # TF32, as published; the losses are float32
     else:
         keep_freed_memory()
@@ -38,21 +39,19 @@ def precision_of(settings: PretrainSettings, device: torch.device) -> torch.dtyp
 
 def new_networks(settings: PretrainSettings, chains: LabelChains | None, device: torch.device) -> Networks:
     """Student, teacher and optimiser at the start; the same on all processes, from the seed alone."""
-    return networks_of(new_student(settings, chains), settings, device)
+    start = read_weights(settings.weights) if settings.weights else None
+    return networks_of(new_student(settings, chains, start), settings, device)
 
 
-def new_student(settings: PretrainSettings, chains: LabelChains | None, *, begun: bool = False) -> Branch:
-    """The student at the start, on the CPU; one that a checkpoint is to fill needs no weights.
+def new_student(settings: PretrainSettings, chains: LabelChains | None, start: Weights | None) -> Branch:
+    """The student at the start, on the CPU: of the weights ``start``, or at random.
 
     Raises:
-        WeightsError: If the file to start from does not fit the network.
+        WeightsError: If the weights do not fit the network.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        if settings.weights and not begun:
-            backbone = started_backbone(settings.network, read_weights(settings.weights))
-        else:
-            backbone = new_backbone(settings.network)
+        backbone = started_backbone(settings.network, start) if start else new_backbone(settings.network)
         types: HierarchicalHead | None = None
         if chains is not None and settings.supervision is not None:
             types = hierarchical_head(settings.supervision.head, settings.network.dim, chains)

@@ -1,6 +1,6 @@
 """From the sources of a training to its batches: crops of all images, and labelled cells beside them."""
 
-import os
+import platform
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +14,7 @@ from encoders.dinov2.stream import Batch, ViewStream, batches
 from milkit.cohort import Cohort
 from milkit.labelled_cells import labels_of
 from milkit.ranks import Ranks
-from milkit.runs import available_cores
+from milkit.runs import usable_cores
 from milkit.taxonomy import LabelMap, Taxonomy
 
 MOST_WORKERS = 12
@@ -44,6 +44,18 @@ def labelled_images(
     return images, LabelChains(taxonomy, table.labels, settings.supervision.alpha, settings.supervision.scale)
 
 
+def meaning_of_validation(settings: PretrainSettings, cohort: Cohort) -> LabelMap | None:
+    """What the labels of the cells that validate mean in the taxonomy that is learned; None where none is.
+
+    Raises:
+        UnknownName: There is no file of what its labels mean; ``labels: false`` says that it needs none.
+    """
+    if settings.supervision is None or settings.validation is None or "cell_type" not in cohort.cells:
+        return None
+    file = _meaning(settings.validation)
+    return LabelMap.load(file, Taxonomy.load(settings.supervision.taxonomy)) if file else None
+
+
 def _meaning(source: Source) -> str | None:
     """The file, or the name of the data set, that says what a source's labels mean; None where they are not used."""
     if isinstance(source.labels, bool):
@@ -59,12 +71,12 @@ def _indices(table: LabelTable, file: str, labels: "pd.Series[Any]") -> list[int
 def streams_of(
     settings: PretrainSettings, images: Sequence[CellImages], ranks: Ranks, start: int
 ) -> tuple[Iterator[Batch], Iterator[Batch] | None]:
-    """Batches of crops, and of labelled cells."""
+    """Batches of crops, and of labelled cells; all processes call this together."""
+    workers = max(min(own_cores(ranks) - 1, MOST_WORKERS), 1)
+    workers = workers if settings.workers is None else settings.workers
     size, seed = settings.network.image_size, settings.seed
     given = [source.weight for source in settings.sources]
     weights = [len(own) if weight is None else weight for weight, own in zip(given, images, strict=True)]
-    workers = min(max(available_cores() // max(1, _local_size(ranks)) - 1, 1), MOST_WORKERS)
-    workers = workers if settings.workers is None else settings.workers
     crops = ViewStream(
         tuple(images),
         Draws([len(own) for own in images], weights, seed=seed),
@@ -89,6 +101,11 @@ def streams_of(
     return unlabelled, batches(cells, batch_size=settings.supervision.batch_size, workers=fewer, **place)
 
 
-def _local_size(ranks: Ranks) -> int:
-    """Processes on this machine, at most: torchrun says it, else all of the job."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size))
+def own_cores(ranks: Ranks) -> int:
+    """Cores for this process: an equal share of those that the job's processes on this machine may use.
+
+    They may all use the same ones, as under torchrun, or each its own, as srun can bind them.
+    """
+    node = platform.node()
+    here = [cores for other, cores in ranks.gathered((node, usable_cores())) if other == node]
+    return max(len(set.union(*here)) // len(here), 1)

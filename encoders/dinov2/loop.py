@@ -4,18 +4,19 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from encoders.dinov2.checkpoints import description, save_backbone, save_checkpoint, save_failures
 from encoders.dinov2.history import History
 from encoders.dinov2.monitors import SCORE, Validation
 from encoders.dinov2.optimiser import whole
+from encoders.dinov2.origins import seen_by
 from encoders.dinov2.pretrain_settings import PretrainSettings
 from encoders.dinov2.step import Inputs, Networks, hidden_patches, train_step
 from encoders.dinov2.stream import Batch, Unreadable
@@ -59,6 +60,7 @@ class Training:
         transform: Of the finished encoder, which also normalises the crops.
         dtype: Of the matrix products.
         unreadable: The images that could not be read so far; of all processes, once a checkpoint was kept.
+        origins: What it learns from, as ``encoders.dinov2.origins`` has it; kept with each checkpoint.
     """
 
     settings: PretrainSettings
@@ -68,6 +70,7 @@ class Training:
     transform: Transform
     dtype: torch.dtype
     unreadable: set[Unreadable] = field(default_factory=set)
+    origins: Mapping[str, Any] = field(default_factory=dict)
 
     def run(
         self,
@@ -78,7 +81,7 @@ class Training:
     ) -> Pretrained:
         """Iterate from ``state["iteration"]`` to the end; only the first process has validation cells."""
         settings, first, stop = self.settings, int(state["iteration"]), self.settings.stop
-        history = History(self.folder, first + 1) if self.ranks.rank == 0 else None
+        history = self.ranks.each(lambda: None if self.ranks.rank else History(self.folder, first + 1))
         started = time.monotonic() - float(state.get("seconds", 0.0))
         score: float | None = state["score"]
         total = (stop - first) * settings.batch_size
@@ -100,7 +103,7 @@ class Training:
                     score = self._evaluate(history, done, validation, score)
                 if done % settings.checkpoint_every == 0 or done == stop:
                     kept = {"iteration": done, "score": score, "seconds": time.monotonic() - started}
-                    self._keep({**kept, "settings": settings.model_dump(mode="json")})
+                    self._keep({**kept, "settings": settings.model_dump(mode="json"), "origins": self.origins})
                 said += time.monotonic() - paused
         best = self.folder / BEST
         weights = best if score is not None and not math.isnan(score) else self.folder / LAST
@@ -108,32 +111,49 @@ class Training:
 
     def _inputs(self, batch: Batch, labelled: Iterator[Batch] | None, iteration: int) -> Inputs:
         masked = hidden_patches(self.settings, iteration, self.ranks.rank, self.ranks.size)
-        device = self.networks.device
+        hidden = self._placed(masked.nonzero().T.contiguous())
         self.unreadable |= set(batch.failures)
-        crops = self._normalised(batch.views)
+        inputs = Inputs(self._normalised(batch.views), self._placed(masked), hidden=hidden)
         if labelled is None:
-            return Inputs(crops, masked.to(device))
+            return inputs
         cells = next(labelled)
         self.unreadable |= set(cells.failures)
-        return Inputs(crops, masked.to(device), self._normalised(cells.views), cells.labels.to(device))
+        return inputs._replace(labelled=self._normalised(cells.views), labels=self._placed(cells.labels))
 
     def _normalised(self, views: Tensor) -> Tensor:
         """(n_views, b, S, S, 3) uint8 -> (n_views · b, 3, S, S) float32, on the device."""
-        return self.transform.normalise(views.flatten(0, 1).to(self.networks.device, non_blocking=True))
+        return self.transform.normalise(self._placed(views.flatten(0, 1)))
+
+    def _placed(self, tensor: Tensor) -> Tensor:
+        """On the device; a GPU reads it when it comes to it, from memory that stays where it is, and nobody waits."""
+        device = self.networks.device
+        return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
     def _record(self, history: History | None, done: int, figures: dict[str, float]) -> None:
-        if history is not None:
-            history.add(done, figures)
+        self.ranks.agreed(lambda: history.add(done, figures) if history else None)
 
     def _evaluate(
         self, history: History | None, done: int, validation: Validation | None, best: float | None
     ) -> float | None:
-        """Look at the validation cells, keep the teacher, and the best one so far; its score, None without cells."""
-        network = self._teacher()
-        about = {**description(self.settings), "name": self.folder.name, "iteration": done}
-        save_backbone(self.folder / LAST, network, about, writes=history is not None)
-        if history is None:
-            return best
+        """Look at the validation cells, keep the teacher, and the best one so far; its score, None without cells.
+
+        The first process does so, and the others wait for the score.
+        """
+        tensors = whole(self.networks.teacher.backbone.state_dict().items(), keeps=history is not None)
+        return self.ranks.agreed(lambda: self._judged(tensors, history, done, validation, best) if history else best)
+
+    def _judged(
+        self,
+        tensors: dict[str, Tensor],
+        history: History,
+        done: int,
+        validation: Validation | None,
+        best: float | None,
+    ) -> float | None:
+        network = self._teacher(tensors)
+        seen = seen_by(self.settings, (self.origins.get("weights") or {}).get("seen", ()))
+        about = {**description(self.settings, seen), "name": self.folder.name, "iteration": done}
+        save_backbone(self.folder / LAST, network, about)
         if validation is None:
             history.draw(self.settings)
             return best
@@ -143,12 +163,11 @@ class Training:
         LOG.info("iteration %d: %s", done, ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
         if math.isnan(found[SCORE]) or (best is not None and found[SCORE] <= best):
             return best
-        save_backbone(self.folder / BEST, network, {**about, SCORE: round(found[SCORE], 4)}, writes=True)
+        save_backbone(self.folder / BEST, network, {**about, SCORE: round(found[SCORE], 4)})
         return found[SCORE]
 
-    def _teacher(self) -> VisionTransformer:
-        """The teacher's backbone as it is now, whole on this process; all processes ask for it together."""
-        tensors = whole(self.networks.teacher.backbone.state_dict().items())
+    def _teacher(self, tensors: dict[str, Tensor]) -> VisionTransformer:
+        """The teacher's backbone by itself."""
         with torch.device("meta"):
             network = VisionTransformer(self.settings.network.shape)
         network.load_state_dict(tensors, assign=True)
@@ -156,14 +175,10 @@ class Training:
 
     def _keep(self, state: dict[str, Any]) -> None:
         """A checkpoint, and the list of images that could not be read by any process, which goes on with it."""
-        if self.ranks.size > 1:
-            parts: list[set[Unreadable]] = [set()] * self.ranks.size
-            distributed.all_gather_object(parts, self.unreadable)
-            self.unreadable.update(*parts)
-        writes = self.ranks.rank == 0
-        if writes and self.unreadable:
-            save_failures(self.folder, self.unreadable)
-        save_checkpoint(self.folder, self.networks, state, writes=writes)
+        self.unreadable.update(*self.ranks.gathered(self.unreadable))
+        if self.unreadable:
+            self.ranks.agreed(lambda: save_failures(self.folder, self.unreadable))
+        save_checkpoint(self.folder, self.networks, state, self.ranks)
 
 
 def _advance_unseen(n: int = 1) -> None:

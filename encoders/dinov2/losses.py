@@ -90,7 +90,8 @@ def koleo_loss(cls: Tensor) -> Tensor:
     """Class tokens kept apart from their nearest neighbours: the mean of -log distance, (b, D) -> a scalar.
 
     1/b Σ_i -log(‖x_i - x_nn(i) + 1e-4‖ + 1e-8) of features x of length 1. The neighbour is the nearest by cosine of all
-    other images' of all processes; of a single image the loss is 0.
+    other images' of all processes, so that their number changes nothing; the published training took each GPU's by
+    themselves, where neighbours are farther apart. Of a single image the loss is 0.
     """
     with torch.autocast(cls.device.type, enabled=False):
         own = functional.normalize(cls.float(), dim=1)

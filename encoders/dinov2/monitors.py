@@ -6,7 +6,7 @@ K prototypes.
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,7 +26,7 @@ from milkit.statistics.discrimination import balanced_accuracy
 from milkit.statistics.hierarchy import Tree, mistake_heights, path_scores
 from milkit.statistics.neighbours import nearest_of_others, vote
 from milkit.tables import places
-from milkit.taxonomy import Taxonomy
+from milkit.taxonomy import LabelMap
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
@@ -83,7 +83,7 @@ class Validation:
             of an image, cells of one file, cells of a patient.
         unreadable: How many cells were drawn and could not be read.
         tree: The taxonomy that the classes have a meaning in; None where none is known.
-        nodes: (classes,) position of each class's node in it, the root's for a class without one; None without a tree.
+        nodes: (classes,) position of each class's node in it; None without a tree.
     """
 
     squares: npt.NDArray[np.uint8]
@@ -102,8 +102,7 @@ class Validation:
         *,
         limit: int,
         seed: int,
-        nodes: Mapping[str, str] | None = None,
-        taxonomy: Taxonomy | None = None,
+        meaning: LabelMap | None = None,
     ) -> "Validation":
         """Read at most ``limit`` labelled cells, which ``seed`` chooses such that the classes keep their shares.
 
@@ -115,12 +114,11 @@ class Validation:
             transform: How the encoder sees them.
             limit: Cells.
             seed: Determines which.
-            nodes: The node of the taxonomy that a label means; labels that mean none, or several, are not in it.
-            taxonomy: The nodes' own; by default that of ``Taxonomy.load()``.
+            meaning: What the labels mean in a taxonomy; a class is the deepest node that holds all that it means.
 
         Raises:
             CohortError: If none of them can be read.
-            UnknownName: If a class's node is none of the taxonomy.
+            UnknownName: If a class has no meaning there.
         """
         cells = cohort.cells
         if "cell_type" in cells and (types := labels_of(cells, "cell_type")).notna().any():
@@ -147,11 +145,10 @@ class Validation:
         groups = Groups.of(cells.iloc[read].assign(image_sha256=digests)).of_cell
         labels, classes = _told_apart(names[read], groups)
         found = cls(squares[: len(read)], labels, classes, groups, len(drawn) - len(read))
-        if nodes is None:
+        if meaning is None:
             return found
-        tree = Tree.of(taxonomy or Taxonomy.load())
-        at = tree.positions([nodes.get(name, tree.taxonomy.root) for name in classes])
-        return replace(found, tree=tree, nodes=at)
+        tree = Tree.of(meaning.taxonomy)
+        return replace(found, tree=tree, nodes=tree.positions([meaning.node(name) for name in classes]))
 
     def evaluate(
         self, model: nn.Module, transform: Transform, device: torch.device, dtype: torch.dtype = torch.float32
@@ -163,8 +160,7 @@ class Validation:
 
         Where the classes have nodes in a taxonomy, also how far off the vote of 20 is in it: ``height``, the mean
         height of the lowest common ancestor of label and vote over all cells, 0 for those that are right, the lower
-        the better; and ``path_f1``, the hierarchical F1. Both are over cells, so that frequent classes have more say,
-        and are of those cells whose class has a node; a vote for a class without one says as little as the root.
+        the better; and ``path_f1``, the hierarchical F1. Both are over cells, so that frequent classes have more say.
 
         Args:
             model: (B, 3, size, size) -> (B, D); its modules are in training or evaluation as before, afterwards.

@@ -79,19 +79,29 @@ class Branch(nn.Module):
         self.ibot_head = ProjectionHead(dim, heads)
         self.type_head = types
 
-    def forward(self, crops: Tensor, masked: Tensor, labelled: Tensor | None = None) -> StudentOutput:
-        """The student's way: crops (2b, 3, H, W) with hidden patches (2b, N), labelled cells (L, 3, H, W) without."""
+    def forward(
+        self, crops: Tensor, masked: Tensor, labelled: Tensor | None = None, hidden: Tensor | None = None
+    ) -> StudentOutput:
+        """The student's way: crops (2b, 3, H, W) with hidden patches (2b, N), labelled cells (L, 3, H, W) without.
+
+        ``hidden`` (2, m) are the places of the hidden patches, as ``masked.nonzero().T``: found here where they are not
+        given, for which a GPU has to be waited for.
+        """
         tokens = self.backbone.tokens(crops, masked)
         types = None
         if labelled is not None and self.type_head is not None:
             types = self.type_head(self.backbone(labelled))
         cls = tokens.cls.clone()  # FSDP watches what is returned, which must be no view
-        return StudentOutput(self.dino_head(cls), self.ibot_head(tokens.patches[masked]), cls, types)
+        return StudentOutput(self.dino_head(cls), self.ibot_head(_chosen(tokens.patches, masked, hidden)), cls, types)
 
-    def targets(self, crops: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+    def targets(self, crops: Tensor, masked: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The teacher's way: nothing is hidden from it; the logits (2b, K) and, of the hidden patches, (m, K)."""
         tokens = self.backbone.tokens(crops)
-        return self.dino_head(tokens.cls), self.ibot_head(tokens.patches[masked])
+        return self.dino_head(tokens.cls), self.ibot_head(_chosen(tokens.patches, masked, hidden))
+
+
+def _chosen(patches: Tensor, masked: Tensor, hidden: Tensor | None) -> Tensor:
+    return patches[masked] if hidden is None else patches[hidden[0], hidden[1]]
 
 
 def new_backbone(network: Network) -> VisionTransformer:

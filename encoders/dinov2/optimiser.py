@@ -47,11 +47,9 @@ def set_moment(optimiser: torch.optim.Optimizer, now: Moment) -> None:
 
 def clip(student: Branch, limit: float) -> dict[str, float]:
     """Scale the gradients of the backbone and of each head to a norm of at most ``limit``; the norms before."""
-    norms = {}
-    for name, module in student.named_children():
-        norm = nn.utils.clip_grad_norm_(module.parameters(), limit)
-        norms[name] = float(_whole(norm))
-    return norms
+    parts = dict(student.named_children())
+    norms = [_whole(nn.utils.clip_grad_norm_(part.parameters(), limit)) for part in parts.values()]
+    return dict(zip(parts, torch.stack(norms).tolist(), strict=True))  # a GPU is waited for once, not for each part
 
 
 @torch.no_grad()
@@ -78,6 +76,11 @@ def _whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def whole(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors gathered from all processes, on the CPU; every process must ask for them."""
-    return {name: _whole(tensor.detach()).cpu().contiguous() for name, tensor in tensors}
+def whole(tensors: Iterable[tuple[str, Tensor]], *, keeps: bool = True) -> dict[str, Tensor]:
+    """Tensors gathered from all processes, on the CPU of those that keep them; every process must ask for them."""
+    kept = {}
+    for name, tensor in tensors:
+        gathered = _whole(tensor.detach())
+        if keeps:
+            kept[name] = gathered.cpu().contiguous()
+    return kept

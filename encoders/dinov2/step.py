@@ -39,6 +39,8 @@ class Inputs(NamedTuple):
     """(L, 3, H, W) float32."""
     labels: Tensor | None = None
     """(L,) rows of the table of labels."""
+    hidden: Tensor | None = None
+    """(2, m): ``masked.nonzero().T``, told beforehand so that a GPU need not be waited for."""
 
 
 def hidden_patches(settings: PretrainSettings, iteration: int, rank: int, world: int) -> Tensor:
@@ -75,7 +77,7 @@ class Networks:
 def train_step(
     networks: Networks, inputs: Inputs, settings: PretrainSettings, iteration: int, dtype: torch.dtype
 ) -> Callable[[], dict[str, float]]:
-    """Move student and teacher by one iteration.
+    """Move student and teacher by one iteration. A GPU is waited for once: for the norms of its gradients.
 
     Returns:
         What tells the figures of this iteration when it is called, which waits for a GPU; call it now and then, on all
@@ -89,10 +91,10 @@ def train_step(
     device = networks.device.type
     with torch.autocast(device, dtype, enabled=dtype is not torch.float32):
         with torch.no_grad():
-            cls, patches = networks.teacher.targets(inputs.crops, inputs.masked)
+            cls, patches = networks.teacher.targets(inputs.crops, inputs.masked, inputs.hidden)
             dino_targets = sinkhorn_knopp(cls, now.teacher_temperature)
             ibot_targets = sinkhorn_knopp(patches, now.teacher_temperature)
-        output = networks.wrapped(inputs.crops, inputs.masked, inputs.labelled)
+        output = networks.wrapped(inputs.crops, inputs.masked, inputs.labelled, inputs.hidden)
     losses = _losses(output, dino_targets, ibot_targets, inputs, networks.student.type_head, settings)
     weights = {"dino": settings.dino_weight, "ibot": settings.ibot_weight, "koleo": settings.koleo_weight}
     weights |= {"supervised": settings.supervision.weight} if settings.supervision else {}
@@ -141,6 +143,6 @@ def _losses(
     }
     if output.types is not None and isinstance(types, HierarchicalHead) and inputs.labels is not None:
         of_own, n_own = types.loss(output.types.float(), inputs.labels)
-        n_all = summed(torch.tensor(float(n_own), device=of_own.device))
+        n_all = summed(n_own.float())
         losses["supervised"] = of_own * world_size() / n_all.clamp(min=1)  # the mean over all, once gradients are
     return losses

@@ -159,6 +159,7 @@ def batches(
         prefetch_factor=AHEAD if context else None,
         multiprocessing_context=context,
         worker_init_fn=_begin if context else None,
+        pin_memory=context is not None and _gpu_in_use(),  # from there it reads while it computes
         generator=torch.Generator(),  # else the loader draws from the process's own, which a training resumes
     )
     return _raising(iter(loader))
@@ -206,6 +207,10 @@ class _Batches(Dataset[Any]):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _gpu_in_use() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def _context() -> Any:

@@ -1,11 +1,10 @@
-"""Who writes a bag store: an advisory lock on the file ``lock``, and in it a record that tells others.
+"""Who writes a bag store, or a training: an advisory lock on the file ``lock``, and in it a record that tells others.
 
-The record is JSON (``pid``, ``host``, ``since`` in UTC) while the store is being written, and the file is empty
-otherwise. The lock is the system's own (``flock``), which dies with its process, so that none is ever left behind.
-The further ranks of
-a job share a lock on the file ``ranks``, so that none is overlooked when the first one dies. Where a file system or a
-system has no such locks, the record itself decides; two processes that start in the same instant can then miss each
-other.
+The record is JSON (``pid``, ``host``, ``since`` in UTC) while the folder is being written, and the file is empty
+otherwise. The lock is the system's own (``flock``), which dies with its process, so that none is ever left behind. The
+further ranks of a job that write, too, share a lock on the file ``ranks``, so that none is overlooked when the first
+one dies. Where a file system or a system has no such locks, the record itself decides; two processes that start in the
+same instant can then miss each other.
 """
 
 import contextlib
@@ -39,14 +38,14 @@ def join_lock(path: Path) -> int:
     return handle
 
 
-def _require_no_ranks(path: Path) -> None:
+def _require_no_ranks(path: Path, what: str) -> None:
     """Refuse while a rank of an earlier job, whose first rank has died, still writes."""
     handle = os.open(path / "ranks", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         _flock(handle)
     except BlockingIOError:
         msg = (
-            f"Processes of an earlier job are still writing the store {path}, though their first has ended; wait until "
+            f"Processes of an earlier job are still writing {what} {path}, though their first has ended; wait until "
             "they have ended too, or stop them, then run the command again."
         )
         raise StoreError(msg) from None
@@ -62,15 +61,14 @@ def acquire_lock(path: Path, what: str = "the store") -> int:
         try:
             locked = _flock(handle)
         except BlockingIOError:
-            msg = f"{_says(_read(handle), f'{what} {path}')}; wait until it has finished, or stop it, then run the command again."
+            told = _says(_read(handle), f"{what} {path}")
+            msg = f"{told}; wait until it has finished, or stop it, then run the command again."
             raise StoreError(msg) from None
         if not locked and os.fstat(handle).st_size and _may_live(writer := _read(handle)):
-            msg = (
-                f"{_says(writer, f'{what} {path}')}; wait until it has finished, or, if it is gone, delete {file}, then run the "
-                "command again."
-            )
+            told = _says(writer, f"{what} {path}")
+            msg = f"{told}; wait until it has finished, or, if it is gone, delete {file}, then run the command again."
             raise StoreError(msg)
-        _require_no_ranks(path)
+        _require_no_ranks(path, what)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         os.ftruncate(handle, 0)
         os.write(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}).encode())
@@ -82,7 +80,7 @@ def acquire_lock(path: Path, what: str = "the store") -> int:
 
 
 def release_lock(handle: int) -> None:
-    """Let another process write the store."""
+    """Let another process write the folder."""
     os.ftruncate(handle, 0)
     os.close(handle)
 

@@ -1,9 +1,13 @@
 """The head ``additive``: each cell's signed share in each logit, exactly."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from milkit.mil.activations import bounded, projected
 from milkit.mil.heads import MilOutput, Size, masked_softmax
+from milkit.mil.packing import membership, of_cells, packed_softmax
 
 
 class Additive(nn.Module):
@@ -39,11 +43,29 @@ class Additive(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor) -> MilOutput:
         """See ``milkit.mil.heads``."""
-        h = self.project(features)  # (B, N, D) -> (B, N, H)
-        attention = masked_softmax(self.score(torch.tanh(self.value(h))).transpose(1, 2), mask)  # (B, 1, N)
-        scaled = attention.transpose(1, 2) * h  # 0 on padding, which therefore contributes 0
-        contributions = self.output(self.hidden(scaled)).transpose(1, 2)  # (B, N, H) -> (B, C, N)
+        h, scores = self._of_cells(features)
+        attention = masked_softmax(scores.transpose(1, 2), mask)  # (B, 1, N)
+        # Attention is 0 on padding, which therefore contributes 0.
+        contributions = self._contributions(attention.transpose(1, 2), h).transpose(1, 2)  # (B, N, C) -> (B, C, N)
         return MilOutput(contributions.sum(dim=2) + self.bias, attention, {"contributions": contributions})
+
+    def forward_packed(self, features: Tensor, offsets: Sequence[int]) -> MilOutput:
+        """See ``milkit.mil.heads``."""
+        h, scores = self._of_cells(features)
+        weights = packed_softmax(scores, offsets)  # (B, 1, T); each cell has a weight in its own bag alone
+        contributions = self._contributions(weights.sum(dim=0).T, h)  # (T, C)
+        sums = membership(offsets, len(h), h.device).to(contributions.dtype) @ contributions
+        return MilOutput(sums + self.bias, of_cells(weights), {"contributions": contributions.T})
+
+    def _of_cells(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Values h and their scores in the attention: (…, D) -> (…, H) and (…, 1)."""
+        h = projected(features, self.project)
+        return h, self.score(bounded(h, self.value))
+
+    def _contributions(self, attention: Tensor, h: Tensor) -> Tensor:
+        """(…, 1) and (…, H) -> (…, C)."""
+        contributions: Tensor = self.output(self.hidden(attention * h))
+        return contributions
 
 
 def additive(in_dim: int, n_classes: int, *, hidden_dim: Size = 128, attention_dim: Size = 128) -> nn.Module:

@@ -1,13 +1,22 @@
 """The head ``clam``: gated attention, and a branch that sorts the cells that attention ranks highest and lowest."""
 
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from milkit.mil.heads import MilOutput, Rate, Size, masked_softmax, without_padding
+from milkit.mil.activations import Dropout, gated, projected
+from milkit.mil.heads import NOTHING, MilOutput, Rate, Size, masked_softmax, own_rows, without_padding
+from milkit.mil.packing import of_cells, packed_mean, packed_softmax
 
 BAG_WEIGHT = 0.7
 """Share of the bag's loss in the sum; the instance branch has the rest."""
+
+Instances = Annotated[int, Field(ge=0)]
+"""Cells of a bag that the instance branch is taught with, on either side."""
 
 MARGIN = 1.0
 """By which a cell's score should be on its side of zero."""
@@ -48,28 +57,51 @@ class Clam(nn.Module):
         """``dims`` are the lengths of a feature, of h and of the attention layer."""
         super().__init__()
         in_dim, hidden_dim, attention_dim = dims
-        self.class_wise = class_wise
-        self.n_instances = n_instances
-        self.project = nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.ReLU(), nn.Dropout(dropout))
-        self.value = nn.Sequential(nn.Linear(hidden_dim, attention_dim), nn.Tanh(), nn.Dropout(dropout))
-        self.gate = nn.Sequential(nn.Linear(hidden_dim, attention_dim), nn.Sigmoid(), nn.Dropout(dropout))
+        self.class_wise, self.dropout, self.n_instances = class_wise, dropout, n_instances
+        # Each layer's activation and dropout are one step with it (``_of_cells``).
+        self.project = nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.ReLU(), Dropout(dropout))
+        self.value = nn.Sequential(nn.Linear(hidden_dim, attention_dim), nn.Tanh(), Dropout(dropout))
+        self.gate = nn.Sequential(nn.Linear(hidden_dim, attention_dim), nn.Sigmoid(), Dropout(dropout))
         # A constant added to all scores would cancel in the softmax.
         self.score = nn.Linear(attention_dim, n_classes if class_wise else 1, bias=False)
         self.output = nn.Linear(hidden_dim, n_classes)
-        self.instance = nn.Linear(hidden_dim, n_classes)
+        self.instance = nn.Linear(hidden_dim, n_classes) if n_instances else None
 
     def forward(self, features: Tensor, mask: Tensor) -> MilOutput:
         """See ``milkit.mil.heads``."""
-        h = self.project(features)  # (B, N, D) -> (B, N, H)
-        scores = self.score(self.value(h) * self.gate(h)).transpose(1, 2)  # (B, N, A) -> (B, k, N)
-        attention = masked_softmax(scores, mask)
-        z = attention @ h  # (B, k, N) @ (B, N, H) -> (B, k, H)
-        logits = (z * self.output.weight).sum(dim=2) + self.output.bias if self.class_wise else self.output(z[:, 0])
-        instances = without_padding(self.instance(h).transpose(1, 2), mask)
-        return MilOutput(logits, attention, {"scores": instances})
+        h, scores = self._of_cells(features)
+        attention = masked_softmax(scores.transpose(1, 2), mask)  # (B, N, k) -> (B, k, N)
+        instances = {name: without_padding(s.transpose(1, 2), mask) for name, s in self._instances(h).items()}
+        return MilOutput(self._classify(attention @ h), attention, instances)
+
+    def forward_packed(self, features: Tensor, offsets: Sequence[int]) -> MilOutput:
+        """See ``milkit.mil.heads``."""
+        h, scores = self._of_cells(features)
+        weights = packed_softmax(scores, offsets)
+        instances = {name: s.T for name, s in self._instances(h).items()}
+        return MilOutput(self._classify(packed_mean(weights, h)), of_cells(weights), instances)
+
+    def _of_cells(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Values h and scores e of the cells: (…, D) -> (…, H) and (…, k)."""
+        rate = self.dropout if self.training else 0.0
+        h = projected(features, self.project, rate)
+        return h, self.score(gated(h, self.value, self.gate, rate))
+
+    def _instances(self, h: Tensor) -> Mapping[str, Tensor]:
+        """The instance branch, if there is one: (…, H) -> (…, C)."""
+        return {"scores": self.instance(h)} if self.instance is not None else NOTHING
+
+    def _classify(self, z: Tensor) -> Tensor:
+        """(B, k, H) -> (B, C)."""
+        if self.class_wise:
+            return own_rows(z, self.output)
+        logits: Tensor = self.output(z[:, 0])
+        return logits
 
     def auxiliary_loss(self, output: MilOutput, label: Tensor, mask: Tensor) -> Tensor:
-        """The weighted instance loss of each bag, (B,), for classes ``label`` (B,)."""
+        """The weighted instance loss of each bag, (B,), for classes ``label`` (B,); 0 without an instance branch."""
+        if self.instance is None:
+            return output.logits.new_zeros(len(label))
         scores = output.auxiliary["scores"]  # (B, C, N)
         n_cells = mask.sum(dim=1)[:, None, None]
         k = (n_cells // 2).clamp(max=self.n_instances)
@@ -93,11 +125,12 @@ def clam(
     attention_dim: Size = 256,
     class_wise: bool = True,
     dropout: Rate = 0.25,
-    n_instances: Size = 8,
+    n_instances: Instances = 8,
 ) -> nn.Module:
     """CLAM (Lu et al. 2021) with its instance branch, in the published small size; for classes alone.
 
     ``class_wise`` is the paper's (the released ``clam_mb``); without, one attention serves all classes (``clam_sb``).
+    ``n_instances: 0`` leaves the instance branch out.
     """
     dims = (in_dim, hidden_dim, attention_dim)
     return Clam(dims, n_classes, class_wise=class_wise, dropout=dropout, n_instances=n_instances)

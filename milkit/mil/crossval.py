@@ -1,10 +1,9 @@
 """VERB bags -> folds -> heads -> predictions, attention and metrics: all folds, repeats and seeds from memory."""
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,21 +11,42 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from milkit.audit.controls import run_controls
 from milkit.bags import BagStore
+from milkit.covariates import check_columns, count_missing
 from milkit.encoder import choose_device
 from milkit.errors import StoreError
 from milkit.explain import ranks
-from milkit.folds import Folds, Split
+from milkit.folds import Folds, Split, patients_digest
 from milkit.mil.batches import Bags
+from milkit.mil.fusion import Fusion
 from milkit.mil.heads import build_head
 from milkit.mil.train import Examples, TrainedHead, predict, train_head
 from milkit.predictions import SHARED, Attention, Predictions
 from milkit.progress import progress
 from milkit.runs import log_to, provenance, whole_folder, write_json, write_text
 from milkit.settings import MilSettings, dump
+from milkit.splitting import make_folds
+from milkit.statistics.decisions import Declared
 from milkit.statistics.summary import summarise
 
 log = logging.getLogger(__name__)
+
+
+class HeldOut(NamedTuple):
+    """What models say of patients that they were not fitted on.
+
+    Attributes:
+        predictions: Of tested patients, averaged over the seeds.
+        validated: Of validation patients, who only stopped the training, averaged over the seeds.
+        by_seed: Of tested patients, each seed alone.
+        attention: To the cells of tested patients.
+    """
+
+    predictions: Predictions
+    validated: Predictions
+    by_seed: list[Predictions]
+    attention: Attention
 
 
 def cross_validate(store: BagStore, settings: MilSettings, run: Path, folds: Folds | None = None) -> dict[str, Any]:
@@ -36,78 +56,117 @@ def cross_validate(store: BagStore, settings: MilSettings, run: Path, folds: Fol
         store: A complete store of a cohort with patients.
         settings: Head, folds, seeds and training.
         run: The new run folder (design: settings.yaml, provenance.json, folds.csv, predictions.csv, attention.parquet,
-            metrics.json, heads/, log.txt).
-        folds: Splits to use instead of stratified ones.
+            metrics.json, controls.json, heads/, log.txt).
+        folds: Splits to use instead of those that the settings ask for.
 
     Returns:
         The content of ``metrics.json``.
     """
-    labels, classes = _labels(store)
-    folds = folds or Folds.stratified(labels, settings.folds, seed=settings.seed, repeats=settings.repeats)
-    build_head(settings.head, store.dim, len(classes))  # a head that cannot be made is refused before anything is read
+    classes = _classes(store)
+    folds = folds or make_folds(store.patients, settings)
+    declared = Declared(settings.prevalence, settings.thresholds, settings.specificity, settings.training.class_weights)
+    declared.check(classes)
+    check_columns(store.patients, settings.covariates)
+    # A head that cannot be made is refused before anything is read.
+    build_head(settings.head, store.dim, len(classes), len(settings.covariates))
     with whole_folder(run) as folder, log_to(folder / "log.txt"):
-        write_text(folder / "settings.yaml", dump(settings.model_copy(update={"store": store.path.resolve()})))
+        write_text(folder / "settings.yaml", dump(settings.model_copy(update=_places(store, settings))))
         folds.save(folder / "folds.csv")
         bags = Bags.load(store, choose_device(settings.device))
         digest = str(store.attributes["encoder_digest"])
-        predictions, attention = _all_folds(bags, labels, classes, folds, settings, folder / "heads", digest)
+        held_out = _all_folds(bags, store.patients, classes, folds, settings, folder / "heads", digest)
+        predictions = held_out.predictions
         predictions.save(folder / "predictions.csv")
-        attention.save(folder / "attention.parquet")
-        metrics = summarise(predictions, n_bootstrap=settings.bootstrap, level=settings.level, seed=settings.seed)
+        held_out.attention.save(folder / "attention.parquet")
+        metrics = summarise(
+            predictions,
+            n_bootstrap=settings.bootstrap,
+            level=settings.level,
+            seed=settings.seed,
+            declared=declared,
+            by_seed=held_out.by_seed,
+            validated=held_out.validated,
+        ) | {"folds_digest": folds.digest}
         write_json(folder / "metrics.json", metrics)
-        write_json(folder / "provenance.json", _provenance(store, folds))
+        if settings.controls:
+            controls = run_controls(store, folds, predictions, settings, held_out.validated)
+            write_json(folder / "controls.json", controls)
+        write_json(folder / "provenance.json", _provenance(store, folds, settings))
     return metrics
 
 
-def _labels(store: BagStore) -> tuple["pd.Series[str]", tuple[str, ...]]:
+def _places(store: BagStore, settings: MilSettings) -> dict[str, Path]:
+    """Paths that hold from wherever the settings are read again."""
+    published = {"folds_file": settings.folds_file.resolve()} if settings.folds_file else {}
+    return {"store": store.path.resolve(), **published}
+
+
+def _classes(store: BagStore) -> tuple[str, ...]:
+    """Those that some patient has, in the cohort's order."""
     if "label" not in store.patients:
         msg = (
             f"The store {store.path} is of a cohort without patients; multiple-instance learning needs a label "
             "per patient, so extract a cohort whose cells have patient ids."
         )
         raise StoreError(msg)
-    labels = store.patients["label"]
-    there = set(labels)
-    return labels, tuple(name for name in store.attributes["classes"] if name in there)
+    there = set(store.patients["label"])
+    return tuple(name for name in store.attributes["classes"] if name in there)
 
 
 def _all_folds(
     bags: Bags,
-    labels: "pd.Series[str]",
+    patients: pd.DataFrame,
     classes: tuple[str, ...],
     folds: Folds,
     settings: MilSettings,
     heads: Path,
     encoder_digest: str,
-) -> tuple[Predictions, Attention]:
-    """Held-out predictions, averaged over the seeds, and held-out attention, of every split."""
+) -> HeldOut:
+    """Train and test every split with every seed."""
     heads.mkdir()
-    splits = list(folds.splits())
-    rows, cells = [], []
+    labels, splits = patients["label"], list(folds.splits())
+    rows, stopped, cells, of_seeds = [], [], [], list[list[pd.DataFrame]]([] for _ in range(settings.seeds))
     with progress("train-mil", len(splits) * settings.seeds, "models") as advance:
         for split in splits:
-            probabilities = []
+            probabilities, validated = [], []
+            fusion = Fusion.of(patients, split, settings.covariates)
             for number in range(settings.seeds):
-                trained = _train_on(bags, labels, classes, split, settings, number)
+                trained = _train_on(bags, labels, classes, split, settings, number, fusion)
                 name = f"repeat{split.repeat}-fold{split.fold}-seed{number}"
-                _save_head(heads / name, trained, settings, {"classes": classes, "encoder_digest": encoder_digest})
+                facts = {"classes": classes, "encoder_digest": encoder_digest, **fusion.facts()}
+                _save_head(heads / name, trained, settings, facts, fusion.statistics())
                 log.info("%s: best epoch %d, validation loss %.4f", name, trained.best_epoch, trained.validation_loss)
-                tested = predict(trained.model, bags, bags.indices(split.test), settings.training.batch_size)
+                tested = predict(trained.model, bags, bags.indices(split.test), fusion.values(split.test))
                 probabilities.append(torch.stack([p for p, _ in tested]))
+                seen = predict(trained.model, bags, bags.indices(split.validation), fusion.values(split.validation))
+                validated.append(torch.stack([p for p, _ in seen]))
                 cells.append(_attention_rows(bags, split, number, classes, [a for _, a in tested]))
                 advance()
             rows.append(_prediction_rows(split, labels, classes, torch.stack(probabilities).mean(dim=0)))
-    return Predictions(pd.concat(rows, ignore_index=True), classes), Attention(pd.concat(cells, ignore_index=True))
+            inner = split._replace(test=split.validation)
+            stopped.append(_prediction_rows(inner, labels, classes, torch.stack(validated).mean(dim=0)))
+            for own, shares in zip(of_seeds, probabilities, strict=True):
+                own.append(_prediction_rows(split, labels, classes, shares))
+    tables = (Predictions(pd.concat(own, ignore_index=True), classes) for own in (rows, stopped, *of_seeds))
+    mean, inner_mean, *by_seed = tables
+    return HeldOut(mean, inner_mean, by_seed, Attention(pd.concat(cells, ignore_index=True)))
 
 
 def _train_on(
-    bags: Bags, labels: "pd.Series[str]", classes: Sequence[str], split: Split, settings: MilSettings, number: int
+    bags: Bags,
+    labels: "pd.Series[str]",
+    classes: Sequence[str],
+    split: Split,
+    settings: MilSettings,
+    number: int,
+    fusion: Fusion,
 ) -> TrainedHead:
     """Train on one split. Only labels of training and validation patients are looked up."""
     position = {name: c for c, name in enumerate(classes)}
 
     def examples(patients: list[str]) -> Examples:
-        return Examples(bags.indices(patients), [position[labels[name]] for name in patients])
+        classes = [position[labels[name]] for name in patients]
+        return Examples(bags.indices(patients), classes, fusion.values(patients))
 
     entropy = [settings.seed, split.repeat, split.fold, number]
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
@@ -147,10 +206,12 @@ def _attention_rows(
     return pd.concat(parts, ignore_index=True)
 
 
-def _save_head(path: Path, trained: TrainedHead, settings: MilSettings, facts: Mapping[str, Any]) -> None:
+def _save_head(
+    path: Path, trained: TrainedHead, settings: MilSettings, facts: Mapping[str, Any], statistics: Mapping[str, Tensor]
+) -> None:
     """Weights as safetensors, and beside them what is needed to build and to judge the head; no patient ids."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.model.state_dict().items()}
-    save_file(state, path.with_suffix(".safetensors"))
+    save_file({**state, **statistics}, path.with_suffix(".safetensors"))
     facts = {
         "head": settings.head.model_dump(),
         "in_dim": len(trained.model.mean),
@@ -161,11 +222,11 @@ def _save_head(path: Path, trained: TrainedHead, settings: MilSettings, facts: M
     write_json(path.with_suffix(".json"), facts)
 
 
-def _provenance(store: BagStore, folds: Folds) -> Mapping[str, Any]:
+def _provenance(store: BagStore, folds: Folds, settings: MilSettings) -> Mapping[str, Any]:
     """What made the run. Patients that a step was fitted on appear as a digest, to be compared with the folds."""
     fitted = {
         f"repeat{split.repeat}-fold{split.fold}": {
-            role: _digest(getattr(split, role)) for role in ("train", "validation")
+            role: patients_digest(getattr(split, role)) for role in ("train", "validation")
         }
         for split in folds.splits()
     }
@@ -185,8 +246,7 @@ def _provenance(store: BagStore, folds: Folds) -> Mapping[str, Any]:
         **{key: store.attributes.get(key) for key in keys},
         "folds_digest": folds.digest,
         "fitted_on": fitted,
+        "covariates_missing": count_missing(
+            store.patients.loc[sorted(set(folds.table["patient_id"]))], settings.covariates
+        ),
     }
-
-
-def _digest(patients: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(sorted(patients)).encode()).hexdigest()

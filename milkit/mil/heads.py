@@ -6,14 +6,17 @@ as a set: neither the order of its cells nor a second copy of them all changes a
 cannot be a diagnosis (the highest of more cells is still higher, which ``maxpool`` and ``dsmil`` feel). Letters: B
 bags, N cells of the longest bag, D feature length, H hidden, C classes (or outputs), k attention branches (1, or C).
 
-Two things are optional. A head that is trained by more than its logits has
+Three things are optional. A head that is trained by more than its logits has
 ``auxiliary_loss(output, label (B,), mask (B, N)) -> (B,)``, a loss a bag that training adds to the cross-entropy,
 weighted by class like it. A head whose factory takes ``n_covariates`` is called with the keyword ``covariates``
-(B, n_covariates), which join the bag vector where the classifier begins (late fusion).
+(B, n_covariates), which join the bag vector where the classifier begins (late fusion). A head that can do without
+padding has ``forward_packed(features (T, dim), offsets (B + 1)) -> MilOutput``, with the keyword ``covariates`` where
+``forward`` has it (``milkit.mil.packing`` says what is packed, and how): the same logits, and attention and scores of
+the cells as (k, T), for the rows of the bags the same as ``forward``'s.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
@@ -22,6 +25,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from milkit.errors import SettingsError
+from milkit.mil.activations import bounded, gated, projected
+from milkit.mil.packing import membership, of_cells, packed_mean, packed_softmax
 from milkit.registry import HEADS
 from milkit.settings import Component
 
@@ -41,7 +46,8 @@ class MilOutput(NamedTuple):
     """What a head returns.
 
     ``logits`` (B, C); ``attention`` (B, k, N), non-negative, 0 on padding, sums to 1 over the cells; ``auxiliary``
-    further tensors by name; one of shape (B, k, N) holds signed scores of the cells, 0 on padding.
+    further tensors by name; one of shape (B, k, N) holds signed scores of the cells, 0 on padding. What is (B, k, N) is
+    (k, T) where the bags were packed.
     """
 
     logits: Tensor
@@ -84,15 +90,28 @@ class Abmil(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor, covariates: Tensor | None = None) -> MilOutput:
         """See the module's docstring."""
-        h = self.project(features)  # (B, N, D) -> (B, N, H)
-        branch = torch.tanh(self.value(h))
-        if self.gate is not None:
-            branch = branch * torch.sigmoid(self.gate(h))
-        scores = self.score(branch).transpose(1, 2)  # (B, N, A) -> (B, k, N)
-        attention = masked_softmax(scores, mask)
-        z = self.hidden(_fused(attention @ h, covariates))  # (B, k, N) @ (B, N, H) -> (B, k, H')
-        logits = (z * self.output.weight).sum(dim=2) + self.output.bias if self.class_wise else self.output(z[:, 0])
-        return MilOutput(logits, attention)
+        h, scores = self._of_cells(features)
+        attention = masked_softmax(scores.transpose(1, 2), mask)  # (B, N, k) -> (B, k, N)
+        return MilOutput(self._classify(attention @ h, covariates), attention)
+
+    def forward_packed(self, features: Tensor, offsets: Sequence[int], covariates: Tensor | None = None) -> MilOutput:
+        """See the module's docstring."""
+        h, scores = self._of_cells(features)
+        weights = packed_softmax(scores, offsets)
+        return MilOutput(self._classify(packed_mean(weights, h), covariates), of_cells(weights))
+
+    def _of_cells(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Values h and scores e of the cells: (…, D) -> (…, H) and (…, k)."""
+        h = projected(features, self.project)
+        return h, self.score(bounded(h, self.value) if self.gate is None else gated(h, self.value, self.gate))
+
+    def _classify(self, z: Tensor, covariates: Tensor | None) -> Tensor:
+        """(B, k, H) -> (B, C)."""
+        hidden = self.hidden(_fused(z, covariates))
+        if self.class_wise:
+            return own_rows(hidden, self.output)
+        logits: Tensor = self.output(hidden[:, 0])
+        return logits
 
 
 class MeanPool(nn.Module):
@@ -114,6 +133,12 @@ class MeanPool(nn.Module):
         """See the module's docstring."""
         attention = (mask / mask.sum(dim=1, keepdim=True)).to(features.dtype)[:, None, :]
         return MilOutput(self.classifier(_fused(attention @ features, covariates)[:, 0]), attention)
+
+    def forward_packed(self, features: Tensor, offsets: Sequence[int], covariates: Tensor | None = None) -> MilOutput:
+        """See the module's docstring."""
+        there = membership(offsets, len(features), features.device)
+        weights = (there / there.sum(dim=1, keepdim=True)).to(features.dtype)[:, None, :]
+        return MilOutput(self.classifier(_fused(packed_mean(weights, features), covariates)[:, 0]), of_cells(weights))
 
 
 class MaxPool(nn.Module):
@@ -152,6 +177,11 @@ def _fused(z: Tensor, covariates: Tensor | None) -> Tensor:
     if covariates is None:
         return z
     return torch.cat([z, covariates[:, None, :].expand(-1, z.shape[1], -1)], dim=2)
+
+
+def own_rows(z: Tensor, output: nn.Linear) -> Tensor:
+    """Each class's logit from its own bag vector and its own row of the weights: (B, C, H) -> (B, C)."""
+    return (z * output.weight).sum(dim=2) + output.bias
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:

@@ -1,9 +1,13 @@
 """The head ``hehr``: one attention and one classifier for each class, straight on the encoder's features."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from milkit.mil.activations import bounded
 from milkit.mil.heads import MilOutput, Size, masked_softmax
+from milkit.mil.packing import of_cells, packed_mean, packed_softmax
 
 
 class Hehr(nn.Module):
@@ -35,11 +39,22 @@ class Hehr(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor) -> MilOutput:
         """See ``milkit.mil.heads``."""
-        scores = self.score(torch.tanh(self.value(features))).transpose(1, 2)  # (B, N, A) -> (B, C, N)
-        attention = masked_softmax(scores, mask)
-        z = attention @ features  # (B, C, N) @ (B, N, D) -> (B, C, D)
-        logits = [classifier(z[:, c]) for c, classifier in enumerate(self.classifiers)]
-        return MilOutput(torch.cat(logits, dim=1), attention)
+        attention = masked_softmax(self._scores(features).transpose(1, 2), mask)  # (B, N, C) -> (B, C, N)
+        return MilOutput(self._classify(attention @ features), attention)
+
+    def forward_packed(self, features: Tensor, offsets: Sequence[int]) -> MilOutput:
+        """See ``milkit.mil.heads``."""
+        weights = packed_softmax(self._scores(features), offsets)
+        return MilOutput(self._classify(packed_mean(weights, features)), of_cells(weights))
+
+    def _scores(self, features: Tensor) -> Tensor:
+        """Scores e of the cells: (…, D) -> (…, C)."""
+        scores: Tensor = self.score(bounded(features, self.value))
+        return scores
+
+    def _classify(self, z: Tensor) -> Tensor:
+        """(B, C, D) -> (B, C)."""
+        return torch.cat([classifier(z[:, c]) for c, classifier in enumerate(self.classifiers)], dim=1)
 
 
 def hehr(in_dim: int, n_classes: int, *, attention_dim: Size = 128, classifier_dim: Size = 64) -> nn.Module:

@@ -1,7 +1,10 @@
-"""One training: one head on the training patients of one split, stopped early by its validation patients."""
+"""One training: one head on the training patients of one split, stopped early by its validation patients.
 
-import copy
-from collections.abc import Callable, Sequence
+How patients go through the head is settled by the device and the precision alone (``Pace``) and changes no gradient:
+those of a step are sums over its patients, whatever portions these come in (tests/test_mil_gradients.py).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,14 +16,20 @@ from torch.nn import functional
 from milkit.errors import TrainingError
 from milkit.mil.batches import Bags
 from milkit.mil.heads import MilOutput, build_head
+from milkit.mil.pace import Pace, exact_products, pace_of
+from milkit.mil.packing import padded, padding_mask
 from milkit.settings import Component, TrainingSettings
 
 
 class Examples(NamedTuple):
-    """Patients by their position in ``Bags``, and the position of each one's class."""
+    """Patients by their position in ``Bags``, the position of each one's class, and their covariates if there are any.
+
+    ``covariates`` are encoded, (n, n_covariates).
+    """
 
     indices: list[int]
     labels: list[int]
+    covariates: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +60,30 @@ class Standardised(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
 
-    def forward(self, features: Tensor, mask: Tensor) -> MilOutput:
+    def forward(self, features: Tensor, mask: Tensor, covariates: Tensor | None = None) -> MilOutput:
         """Like the head's own; padding stays zero."""
         standardised = (features - self.mean) * self.scale * mask[:, :, None]
-        output: MilOutput = self.head(standardised, mask)
+        output: MilOutput = self.head(standardised, mask, **_keyword(covariates))
         return output
+
+    def of_bags(self, bags: Bags, indices: Sequence[int], covariates: Tensor | None, pace: Pace) -> MilOutput:
+        """The head's output for some patients: packed where it can be, as ``packs`` says, and otherwise padded."""
+        output: MilOutput
+        if not self.packs:
+            output = self(*bags.batch(indices), covariates)
+            return output
+        features, offsets = bags.packed(indices, -self.mean * self.scale, self.scale, pace.dtype, pace.multiple)
+        forward_packed: Callable[..., MilOutput] = self.head.forward_packed  # type: ignore[assignment]
+        return forward_packed(features, offsets, **_keyword(covariates))
+
+    @property
+    def packs(self) -> bool:
+        """Whether the head has ``forward_packed``."""
+        return hasattr(self.head, "forward_packed")
+
+
+def _keyword(covariates: Tensor | None) -> Mapping[str, Tensor]:
+    return {} if covariates is None else {"covariates": covariates}
 
 
 def train_head(
@@ -83,17 +111,21 @@ def train_head(
         seed: Determines initialisation, order and dropout.
     """
     device = bags.features.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    pace = pace_of(device, settings.precision)
+    n_covariates = 0 if train.covariates is None else train.covariates.shape[1]
+    with exact_products(device), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        model = Standardised(build_head(head, bags.dim, n_classes), *_moments(bags, train, settings)).to(device)
-        weights = class_weights(train.labels, n_classes).to(device) if settings.class_weights else None
-        optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        built = build_head(head, bags.dim, n_classes, n_covariates)
+        model = Standardised(built, *_moments(bags, train, settings)).to(device)
+        weights = class_weights(train.labels, n_classes) if settings.class_weights else torch.ones(n_classes)
+        training = Training(model, bags, weights.to(device), pace)
+        optimiser = new_optimiser(model, settings)
         order = np.random.default_rng(seed)
-        best, best_epoch, history = copy.deepcopy(model.state_dict()), 0, list[tuple[float, float]]()
+        best, best_epoch, history = _weights_of(model), 0, list[tuple[float, float]]()
         lowest = float("inf")
         for epoch in range(settings.max_epochs):
-            train_loss = _one_epoch(model, optimiser, bags, train, (weights, order, settings.batch_size))
-            validation_loss = _loss(model, bags, validation, weights)
+            train_loss = training.epoch(train, optimiser, order, settings.batch_size)
+            validation_loss = training.loss(validation)
             if not np.isfinite([train_loss, validation_loss]).all():
                 msg = (
                     f"The loss in epoch {epoch} was {train_loss} in training and {validation_loss} in validation, "
@@ -102,7 +134,7 @@ def train_head(
                 raise TrainingError(msg)
             history.append((train_loss, validation_loss))
             if validation_loss < lowest:
-                lowest, best, best_epoch = validation_loss, copy.deepcopy(model.state_dict()), epoch
+                lowest, best, best_epoch = validation_loss, _weights_of(model), epoch
             if epoch - best_epoch >= settings.patience:
                 break
         model.load_state_dict(best)
@@ -110,19 +142,37 @@ def train_head(
 
 
 @torch.no_grad()
-def predict(model: nn.Module, bags: Bags, indices: Sequence[int], batch_size: int = 16) -> list[tuple[Tensor, Tensor]]:
-    """For each patient, class probabilities (C,) and attention (k, n_cells), on the CPU."""
+def predict(
+    model: Standardised, bags: Bags, indices: Sequence[int], covariates: Tensor | None = None
+) -> list[tuple[Tensor, Tensor]]:
+    """For each patient, class probabilities (C,) and attention (k, n_cells), on the CPU.
+
+    Always in float32, whatever the head was trained in.
+    """
     model.eval()
-    results: list[tuple[Tensor, Tensor]] = []
-    for start in range(0, len(indices), batch_size):
-        chosen = list(indices[start : start + batch_size])
-        output: MilOutput = model(*bags.batch(chosen))
-        probabilities = output.logits.float().softmax(dim=1).cpu()
-        attention = output.attention.float().cpu()
-        for row, index in enumerate(chosen):
-            cells = bags.cells_of(index)
-            results.append((probabilities[row], attention[row, :, : cells.stop - cells.start]))
-    return results
+    device = bags.features.device
+    pace = pace_of(device, "fp32")
+    results: dict[int, tuple[Tensor, Tensor]] = {}
+    with exact_products(device):
+        for portion in bags.portions(indices, pace.rows(model.head)):
+            chosen = [indices[position] for position in portion]
+            own = None if covariates is None else covariates[portion].to(device)
+            output = model.of_bags(bags, chosen, own, pace)
+            probabilities = output.logits.softmax(dim=1).cpu()
+            sizes = [bags.n_cells(index) for index in chosen]
+            if model.packs:
+                attention = list(torch.split(output.attention[:, : sum(sizes)].cpu(), sizes, dim=1))
+            else:
+                attention = [a[:, :size] for a, size in zip(output.attention.cpu(), sizes, strict=True)]
+            results |= dict(zip(portion, zip(probabilities, attention, strict=True), strict=True))
+    return [results[position] for position in range(len(indices))]
+
+
+def new_optimiser(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """AdamW, whose step is a single pass over the parameters."""
+    return torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
 
 
 def class_weights(labels: Sequence[int], n_classes: int) -> Tensor:
@@ -135,52 +185,85 @@ def _moments(bags: Bags, train: Examples, settings: TrainingSettings) -> tuple[T
     """Mean and reciprocal spread of each feature over the training patients' cells; 1 where a feature does not vary."""
     if not settings.standardise:
         return torch.zeros(bags.dim), torch.ones(bags.dim)
-    cells = [bags.features[bags.cells_of(index)] for index in train.indices]  # bag by bag: float64 of all is too large
-    n_cells = sum(map(len, cells))
-    mean = torch.stack([bag.double().sum(dim=0) for bag in cells]).sum(dim=0) / n_cells
-    squares = torch.stack([(bag.double() - mean).square().sum(dim=0) for bag in cells]).sum(dim=0)
-    spread = (squares / n_cells).sqrt()
+    mean, spread = bags.moments(train.indices)
     scale = torch.where(spread > 1e-6, 1.0 / spread.clamp(min=1e-6), 1.0)
     return mean.float(), scale.float()
 
 
-def _one_epoch(
-    model: Standardised,
-    optimiser: torch.optim.Optimizer,
-    bags: Bags,
-    train: Examples,
-    plan: tuple[Tensor | None, np.random.Generator, int],
-) -> float:
-    weights, order, batch_size = plan
-    model.train()
-    total = 0.0
-    shuffled = order.permutation(len(train.indices))
-    for part in np.array_split(shuffled, -(-len(shuffled) // batch_size)):
-        labels = torch.tensor([train.labels[i] for i in part], device=bags.features.device)
-        loss = _training_loss(model, bags.batch([train.indices[i] for i in part]), labels, weights)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        total += float(loss.detach()) * len(part)
-    return total / len(shuffled)
+def _weights_of(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def _training_loss(model: Standardised, batch: tuple[Tensor, Tensor], labels: Tensor, weights: Tensor | None) -> Tensor:
-    """Cross-entropy, and the head's own ``auxiliary_loss`` if it has one, each a class-weighted mean over the bags."""
-    output: MilOutput = model(*batch)
-    loss = functional.cross_entropy(output.logits, labels, weight=weights)
-    auxiliary: Callable[[MilOutput, Tensor, Tensor], Tensor] | None = getattr(model.head, "auxiliary_loss", None)
-    if auxiliary is None:
-        return loss
-    of_bags = auxiliary(output, labels, batch[1])
-    shares = torch.ones_like(of_bags) if weights is None else weights[labels]
-    return loss + (shares * of_bags).sum() / shares.sum()
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What stays the same from epoch to epoch; ``weights`` (C,) are those of the classes."""
+
+    model: Standardised
+    bags: Bags
+    weights: Tensor
+    pace: Pace
+
+    def epoch(
+        self, train: Examples, optimiser: torch.optim.Optimizer, order: np.random.Generator, batch_size: int
+    ) -> float:
+        """A step for every ``batch_size`` patients, in random order; the mean loss of a patient's step."""
+        self.model.train()
+        total = 0.0
+        shuffled = order.permutation(len(train.indices))
+        for part in np.array_split(shuffled, -(-len(shuffled) // batch_size)):
+            optimiser.zero_grad(set_to_none=True)
+            total += self.gradients(train, part.tolist()) * len(part)
+            optimiser.step()
+        return total / len(shuffled)
+
+    def gradients(self, train: Examples, part: list[int]) -> float:
+        """Add the gradients of one step to those of the parameters; its loss, of the patients at positions ``part``.
+
+        The loss is the cross-entropy, and the head's own ``auxiliary_loss`` if it has one, each a class-weighted mean
+        over the patients.
+        """
+        return self._over_portions(train, part, self._with_auxiliary)
+
+    @torch.no_grad()
+    def loss(self, examples: Examples) -> float:
+        """The class-weighted cross-entropy."""
+        self.model.eval()
+        return self._over_portions(examples, list(range(len(examples.indices))), _cross_entropy)
+
+    def _over_portions(
+        self, examples: Examples, part: list[int], loss_of: Callable[[list[int], MilOutput, Tensor], Tensor]
+    ) -> float:
+        """The class-weighted mean of a loss, and its gradients where they are wanted."""
+        device = self.bags.features.device
+        labels = torch.tensor(examples.labels, device=device)
+        whole = self.weights[labels[part]].sum()
+        total = torch.zeros((), device=device)
+        # Within one such block, weights are rounded once, and not for each portion.
+        with torch.autocast(device.type, self.pace.dtype, enabled=self.pace.dtype != torch.float32):
+            for portion in self.bags.portions([examples.indices[i] for i in part], self.pace.rows(self.model.head)):
+                few = [part[position] for position in portion]
+                covariates = None if examples.covariates is None else examples.covariates[few].to(device)
+                indices = [examples.indices[i] for i in few]
+                output = self.model.of_bags(self.bags, indices, covariates, self.pace)
+                losses = loss_of(indices, output, labels[few])
+                loss = (self.weights[labels[few]] * losses).sum() / whole
+                if torch.is_grad_enabled():
+                    loss.backward()  # type: ignore[no-untyped-call]
+                total += loss.detach()
+        return float(total)
+
+    def _with_auxiliary(self, indices: list[int], output: MilOutput, labels: Tensor) -> Tensor:
+        losses = _cross_entropy(indices, output, labels)
+        if not hasattr(self.model.head, "auxiliary_loss"):
+            return losses
+        auxiliary: Callable[[MilOutput, Tensor, Tensor], Tensor]
+        auxiliary = self.model.head.auxiliary_loss  # type: ignore[assignment]
+        sizes = [self.bags.n_cells(index) for index in indices]
+        if self.model.packs:
+            of_cells = {name: padded(values, sizes) for name, values in output.auxiliary.items()}
+            output = MilOutput(output.logits, padded(output.attention, sizes), of_cells)
+        return losses + auxiliary(output, labels, padding_mask(sizes, labels.device))
 
 
-@torch.no_grad()
-def _loss(model: nn.Module, bags: Bags, examples: Examples, weights: Tensor | None) -> float:
-    model.eval()
-    probabilities = torch.stack([p for p, _ in predict(model, bags, examples.indices)])
-    log_likelihood = probabilities.clamp(min=1e-12).log()
-    cpu_weights = None if weights is None else weights.cpu()
-    return float(functional.nll_loss(log_likelihood, torch.tensor(examples.labels), weight=cpu_weights))
+def _cross_entropy(_: list[int], output: MilOutput, labels: Tensor) -> Tensor:
+    return functional.cross_entropy(output.logits.float(), labels, reduction="none")

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from milkit.errors import SettingsError
+from milkit.mil.activations import Dropout
 from milkit.mil.heads import MilOutput, Rate, Size, masked_softmax
 
 
@@ -63,7 +64,7 @@ class _Block(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.query = nn.Linear(dim, dim, bias=False)
         self.key_value = nn.Linear(dim, 2 * dim, bias=False)
-        self.output = nn.Sequential(nn.Linear(dim, dim), nn.Dropout(dropout))
+        self.output = nn.Sequential(nn.Linear(dim, dim), Dropout(dropout))
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """All tokens after the block: (B, 1 + N, H) -> (B, 1 + N, H)."""

@@ -86,7 +86,8 @@ def _in_taxonomy(result: Mapping[str, Any]) -> str:
     lines = [
         f"in the taxonomy '{about['taxonomy']}', with the {level} interval: mean height of mistakes over all cells (0 "
         f"to {about['highest']} edges,",
-        "the lower the better), hierarchical F1, and balanced accuracy at each depth that has several classes, in per cent:",
+        "the lower the better), hierarchical F1, and balanced accuracy at each depth that has several classes, in per "
+        "cent:",
         " " * width + "".join(title.rjust(_CELL) for title in ("height", "hF1", *depths)),
         "classes".ljust(width + 2 * _CELL) + "".join(str(own["n_classes"]).rjust(_CELL) for own in depths.values()),
         "cells".ljust(width + 2 * _CELL) + "".join(str(own["n_cells"]).rjust(_CELL) for own in depths.values()),

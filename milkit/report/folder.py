@@ -9,7 +9,7 @@ import pandas as pd
 
 _OWN = re.compile(
     r"report\.html|top_cells\.csv|predictions\.csv|patients/[a-z0-9-]+-[0-9a-f]{8}\.html"
-    r"|figures/(class_results|confusion_matrix|metric_folds|roc_curves)\.svg"
+    r"|figures/(calibration|class_results|confusion_matrix|decision_curves|metric_folds|roc_curves)\.svg"
 )
 """What ``write_report`` writes, relative to the folder; all else is the reader's."""
 

@@ -12,8 +12,17 @@ from markupsafe import Markup
 
 from milkit.bags import cohort_names
 from milkit.report.citations import citations
+from milkit.report.controls import shown_controls
 from milkit.report.gallery import GROUPS, REDUCED, Picture
 from milkit.report.patients import Patient
+from milkit.report.probabilities import (
+    calibration_notes,
+    calibration_table,
+    decision_notes,
+    predictive_table,
+    temperature_note,
+    variance_note,
+)
 from milkit.report.results import Results
 from milkit.report.summary import headline, method, question
 from milkit.report.tables import class_table, cohort_table, flow_steps, metrics_table
@@ -84,10 +93,17 @@ def report_page(
         n_patients=len(predictions),
         n_wrong=int((predictions["label"] != predictions["predicted"]).sum()),
         warnings=warnings,
+        controls=shown_controls(results.controls, results.level),
         flow=flow_steps(results),
         cohort_table=cohort_table(results),
         metrics_table=metrics_table(results),
         class_table=class_table(results),
+        variance_note=variance_note(results),
+        calibration_table=calibration_table(results),
+        calibration_notes=calibration_notes(results),
+        temperature_note=temperature_note(results),
+        predictive_table=predictive_table(results),
+        decision_notes=decision_notes(results),
         figures={name: Markup(svg) for name, svg in figures.items()},
         reading=_reading(results, reduced=reduced),
         cards=cards,

@@ -16,6 +16,9 @@ from milkit.runs import read_json
 from milkit.settings import MilSettings, load
 from milkit.tables import CELL_COLUMNS, places
 
+CONTROLS_VERSION = 1
+"""Of the ``controls.json`` that is understood, which ``milkit.audit.controls`` writes and documents."""
+
 
 @dataclass(frozen=True, slots=True)
 class Results:
@@ -27,6 +30,7 @@ class Results:
         folds: Who was tested where.
         predictions: Out of fold, one row per patient and repeat.
         metrics: The content of ``metrics.json``.
+        controls: The content of ``controls.json``, empty where the run has none.
         store: The cohort's features, tables and failures.
         source: Where the images lie, and notes about the cohort; any key may be missing.
         patients: One row a patient that was tested: label, predicted, mean probabilities. Index ``patient_id``.
@@ -39,6 +43,7 @@ class Results:
     folds: Folds
     predictions: Predictions
     metrics: Mapping[str, Any]
+    controls: Mapping[str, Any]
     store: BagStore
     source: Mapping[str, Any]
     patients: pd.DataFrame
@@ -111,12 +116,28 @@ def read_results(run: Path) -> Results:
         folds=Folds.load(run / "folds.csv"),
         predictions=predictions,
         metrics=metrics,
+        controls=_controls(run),
         store=store,
         source=read_json(source) if source.is_file() else {},
         patients=patients,
         cells=_with_paths(cells, store),
         shared_attention=bool((attention.table["class"] == SHARED).all()),
     )
+
+
+def _controls(run: Path) -> Mapping[str, Any]:
+    """The run's ``controls.json``, empty where none was written; of another version it is a ``RunError``."""
+    path = run / "controls.json"
+    if not path.is_file():
+        return {}
+    found = read_json(path)
+    if found.get("version") != CONTROLS_VERSION:
+        msg = (
+            f"{path} is of version {found.get('version')}, and this milkit reads version {CONTROLS_VERSION}; make the "
+            "controls again with it."
+        )
+        raise RunError(msg)
+    return found
 
 
 def _with_paths(cells: pd.DataFrame, store: BagStore) -> pd.DataFrame:

@@ -51,10 +51,11 @@ def method(results: Results) -> list[str]:
     repeated = f", repeated {repeats} times with new folds" if repeats > 1 else ""
     seeds = f", {settings.seeds} trainings a fold with averaged probabilities" if settings.seeds > 1 else ""
     resamples = results.metrics.get("n_bootstrap")
+    kind = "BCa" if str(results.metrics.get("intervals", "")).startswith("BCa") else "percentile"
     intervals = (
-        f" The {results.level} intervals come from {resamples:,} resamples of patients; recall, and figures that no "
-        "resample changes, have Wilson's interval. Models are not retrained within resamples, so training variance is "
-        "not included."
+        f" The {results.level} intervals come from {resamples:,} resamples of patients within their classes ({kind} "
+        "bootstrap); recall, and figures that no resample changes, have Wilson's interval. Models are not retrained "
+        "within resamples, so training variance is not included."
         if resamples
         else ""
     )
@@ -83,6 +84,11 @@ def warnings(results: Results, n_shown: int, n_unreadable: int) -> list[str]:
     """
     faults = [*_about_encoder(results), *_about_labels(results), *_about_result(results), *_about_sizes(results)]
     faults += _about_attention(results)
+    if not results.controls:
+        faults.append(
+            "No controls stand beside this run, so that it cannot be told whether age, sex or the number of cells "
+            "alone would do as well."
+        )
     if failures := len(results.store.failures):
         cells = "cell" if failures == 1 else "cells"
         faults.append(f"{failures:,} {cells} could not be read when features were made and took no part.")

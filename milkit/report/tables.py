@@ -78,13 +78,15 @@ def metrics_table(results: Results) -> Table:
 
 
 def class_table(results: Results) -> Table:
-    """Patients, recall and AUROC of each class."""
-    rows = []
+    """Patients, recall, AUROC and sensitivity of each class."""
+    rows, at = [], results.metrics.get("sensitivity")
     for name in results.classes:
         values = results.metrics.get("per_class", {}).get(name, {})
         recall, auroc = with_interval(values.get("recall", {})), with_interval(values.get("auroc", {}))
-        rows.append([name, str(values.get("n", _MISSING)), recall, auroc])
+        sensitivity = [with_interval(at["per_class"][name])] if at else []
+        rows.append([name, str(values.get("n", _MISSING)), recall, auroc, *sensitivity])
     header = ["Class", "Patients", f"Recall ({results.level} CI)", f"AUROC against the rest ({results.level} CI)"]
+    header += [f"Sensitivity at specificity {at['specificity']:g} ({results.level} CI)"] if at else []
     return Table("Results of each class", header, rows)
 
 

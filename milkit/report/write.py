@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 from markupsafe import Markup
 
-from milkit import figures
+from milkit import calibration_figures, figures
 from milkit.predictions import Predictions
 from milkit.progress import progress
 from milkit.report.folder import exchange, keep_others, without_formulas
@@ -63,7 +63,7 @@ def _figures(results: Results) -> dict[str, str]:
     named = {name: results.metrics.get(key, {}) for key, (name, _) in METRICS.items()}
     chance = {METRICS["balanced_accuracy"][0]: headline(results).chance}
     curves = [(part["label"].tolist(), Predictions(part, classes).probabilities) for _, part in table.groupby("repeat")]
-    return {
+    drawn = {
         "confusion_matrix": figures.confusion_matrix(
             table["label"].tolist(), table["predicted"].tolist(), classes, repeats=len(curves)
         ),
@@ -71,6 +71,11 @@ def _figures(results: Results) -> dict[str, str]:
         "class_results": figures.class_results(per_class, classes),
         "metric_folds": figures.metric_folds(named, chance),
     }
+    if results.metrics.get("calibration"):
+        drawn["calibration"] = calibration_figures.reliability(results.metrics["calibration"], classes)
+    if results.metrics.get("decision_curves"):
+        drawn["decision_curves"] = calibration_figures.decision_curves(results.metrics["decision_curves"])
+    return drawn
 
 
 def _top_cells(results: Results, patients: list[Patient], top: int) -> pd.DataFrame:

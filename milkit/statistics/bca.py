@@ -78,9 +78,11 @@ def bca_interval(estimate: float, resamples: Floats, acceleration: float, level:
         return float("nan"), float("nan")
     equal = np.isclose(defined, estimate, rtol=1e-12, atol=1e-12)
     shift = float(norm.ppf(np.mean((defined < estimate) & ~equal) + equal.mean() / 2))
+    if not np.isfinite(shift):
+        return percentile_interval(defined, level)
     ends = shift + norm.ppf([(1 - level) / 2, (1 + level) / 2])
     steepness = 1 - (0.0 if np.isnan(acceleration) else acceleration) * ends
-    if not np.isfinite(shift) or (steepness <= 0).any():
+    if (steepness <= 0).any():
         return percentile_interval(defined, level)
     low, high = np.quantile(defined, norm.cdf(shift + ends / steepness))
     return float(low), float(high)

@@ -21,6 +21,8 @@ Bools = npt.NDArray[np.bool_]
 
 _END = 1e-7
 _STEPS = 50
+_NEAR = 1e-7
+"""A Newton step smaller than this has squared its distance to the maximum: it is below rounding."""
 
 
 class Recalibration(NamedTuple):
@@ -159,32 +161,41 @@ def _log_odds(probabilities: Floats) -> Floats:
 def _logistic(design: Floats, offset: Floats, positive: Bools, weights: Floats, defined: Bools) -> Floats:
     """Coefficients of largest likelihood, (n, k), (n,), (n,), (B, n), (B,) -> (B, k); NaN where not defined.
 
-    Newton's method for all weightings at once; a step that lowers the likelihood is halved, until it does not.
+    Newton's method for all weightings at once, from the solution of their mean, those that have arrived being left
+    alone; a step that lowers the likelihood is halved, until it does not.
     """
     result = np.full((len(weights), design.shape[1]), np.nan)
-    own = weights[defined]
-    coefficients = np.zeros((len(own), design.shape[1]))
-    sign = np.where(positive, 1.0, -1.0)
+    every = weights[defined]
+    coefficients = np.zeros((len(every), design.shape[1]))
+    if len(every) > 1:
+        coefficients += _logistic(design, offset, positive, every.mean(axis=0, keepdims=True), np.array([True]))
+    pairs = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
 
-    def losses(values: Floats) -> Floats:
-        loss: Floats = (own * np.logaddexp(0.0, -sign * (offset + values @ design.T))).sum(axis=1)
-        return loss
+    def losses(values: Floats, own: Floats) -> tuple[Floats, Floats]:
+        odds = offset + values @ design.T
+        small = np.exp(-np.abs(odds))
+        loss: Floats = (own * (np.maximum(odds, 0.0) + np.log1p(small) - positive * odds)).sum(axis=1)
+        return loss, np.where(odds >= 0, 1.0, small) / (1 + small)
 
-    loss = losses(coefficients)
+    moving = np.arange(len(every))
+    loss, predicted = losses(coefficients, every)
     for _ in range(_STEPS):
-        predicted = 1 / (1 + np.exp(-np.clip(offset + coefficients @ design.T, -500, 500)))
+        now, own = coefficients[moving], every[moving]
         gradient = (own * (positive - predicted)) @ design
-        curvature = np.einsum("bn,ni,nj->bij", own * predicted * (1 - predicted), design, design, optimize=True)
+        curvature = ((own * predicted * (1 - predicted)) @ pairs).reshape(len(own), *2 * [design.shape[1]])
         curvature += 1e-12 * own.sum(axis=1)[:, None, None] * np.eye(design.shape[1])  # where all p are saturated
         step = np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
+        reached, predicted = losses(now + step, own)
         for _ in range(_STEPS):
-            worse = losses(coefficients + step) > loss + 1e-12 * np.abs(loss)
-            if not worse.any():
+            worse = np.flatnonzero(reached > loss + 1e-12 * np.abs(loss))
+            if not len(worse):
                 break
             step[worse] /= 2
-        coefficients = coefficients + step
-        loss = losses(coefficients)
-        if not len(step) or np.abs(step).max() < 1e-10:
+            reached[worse], predicted[worse] = losses(now[worse] + step[worse], own[worse])
+        coefficients[moving] = now + step
+        far = np.abs(step).max(axis=1) >= _NEAR
+        moving, loss, predicted = moving[far], reached[far], predicted[far]
+        if not len(moving):
             break
     result[defined] = coefficients
     return result

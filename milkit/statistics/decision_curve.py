@@ -105,11 +105,11 @@ def decision_curve(
     level: float = 0.95,
     seed: int = 0,
 ) -> DecisionCurve:
-    """Net benefit of a model beside treating everybody, (n,), (n,), (T,); NaN where the class, or the rest, is empty.
+    """Net benefit of a model beside treating everybody, (n,), (n,) or (R, n), (T,); NaN where a side is empty.
 
     Args:
         positive: Of the class.
-        probabilities: Out-of-fold, of the cohort's mix.
+        probabilities: Out-of-fold, of the cohort's mix; several rows are repeats, over which the benefit is averaged.
         thresholds: The declared range, each between 0 and 1.
         prevalence: The declared one; by default the cohort's, which only a cohort of consecutive patients has.
         n_resamples: Of the stratified bootstrap over patients.
@@ -128,10 +128,12 @@ def decision_curve(
             raise SettingsError(msg)
     share = float(positive.mean())
     declared = share if prevalence is None else prevalence
-    own = moved(probabilities, share, declared)
+    repeats = np.atleast_2d(moved(probabilities, share, declared))
 
     def metric(weights: Floats) -> Floats:
-        return net_benefit(positive, own, thresholds, at_prevalence(positive, weights, declared))
+        own = at_prevalence(positive, weights, declared)
+        result: Floats = np.mean([net_benefit(positive, row, thresholds, own) for row in repeats], axis=0)
+        return result
 
     n, strata = len(positive), positive.astype(np.int64)
     model = metric(np.ones((1, n)))[0]

@@ -86,19 +86,23 @@ def delong_test(positive: Bools, first: Floats, second: Floats, level: float = 0
     rank alike have p = 1. Where they differ without any variance (one is right about everybody, the other is constant)
     the normal approximation says nothing and p is NaN: use ``paired_tests.permutation_test``.
     """
-    from scipy.stats import norm
-
     aurocs, covariance = auroc_covariance(positive, np.concatenate([first, second]))
     contrast = np.repeat([1 / len(first), -1 / len(second)], [len(first), len(second)])
-    gap, variance = float(contrast @ aurocs), float(contrast @ covariance @ contrast)
+    return comparison(float(contrast @ aurocs), float(contrast @ covariance @ contrast), level)
+
+
+def comparison(difference: float, variance: float, level: float) -> Comparison:
+    """A normal difference with its interval and p, which are NaN where the variance is, and where only it is 0."""
+    from scipy.stats import norm
+
     if np.isnan(variance):
-        return Comparison(gap, float("nan"), float("nan"), float("nan"))
+        return Comparison(difference, float("nan"), float("nan"), float("nan"))
     if variance < 1e-24:
-        alike = abs(gap) < 1e-12
-        return Comparison(gap, gap, gap, 1.0) if alike else Comparison(gap, *[float("nan")] * 3)
+        alike = abs(difference) < 1e-12
+        return Comparison(difference, *((difference, difference, 1.0) if alike else [float("nan")] * 3))
     error = float(np.sqrt(variance))
     half = float(norm.ppf((1 + level) / 2)) * error
-    return Comparison(gap, gap - half, gap + half, float(2 * norm.sf(abs(gap) / error)))
+    return Comparison(difference, difference - half, difference + half, float(2 * norm.sf(abs(difference) / error)))
 
 
 def _covariance(values: Floats) -> Floats:

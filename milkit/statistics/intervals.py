@@ -1,5 +1,7 @@
 """Intervals over patients: the stratified bootstrap, and Wilson's interval of a share."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -46,3 +48,12 @@ def wilson_interval(share: float, n: float, level: float) -> tuple[float, float]
     half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
     return max(0.0, float((centre - half) / scale)), min(1.0, float((centre + half) / scale))
+
+
+def without_nan(value: Any) -> Any:
+    """Figures in dicts and lists with None in the place of every NaN: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and np.isnan(value) else value

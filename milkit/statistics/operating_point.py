@@ -62,8 +62,10 @@ def operating_point(positive: Bools, flagged: Bools, level: float = 0.95) -> Ope
     )
 
 
-def predictive_values(positive: Bools, flagged: Bools, prevalence: float, level: float = 0.95) -> PredictiveValues:
-    """PPV and NPV of a decision at a declared prevalence π, (n,), (n,).
+def predictive_values(
+    positive: Bools, flagged: Bools | Floats, prevalence: float, level: float = 0.95
+) -> PredictiveValues:
+    """PPV and NPV at a declared prevalence π of a decision, (n,), (n,), or of several: the share that flags a patient.
 
         PPV = Se π / (Se π + (1 - Sp) (1 - π)),    NPV = Sp (1 - π) / (Sp (1 - π) + (1 - Se) π)
 
@@ -79,7 +81,8 @@ def predictive_values(positive: Bools, flagged: Bools, prevalence: float, level:
     if not 0 < prevalence < 1:
         msg = f"prevalence {prevalence:g}: expected a share between 0 and 1; declare that of the clinic"
         raise SettingsError(msg)
-    sensitivity, specificity = _share(flagged[positive]), _share(~flagged[~positive])
+    shares = flagged.astype(np.float64)
+    sensitivity, specificity = _share(shares[positive]), _share(1 - shares[~positive])
     n_up, n_down = int(positive.sum()), int((~positive).sum())
     return PredictiveValues(
         _predictive(sensitivity, n_up, 1 - specificity, n_down, prevalence, level),
@@ -87,7 +90,7 @@ def predictive_values(positive: Bools, flagged: Bools, prevalence: float, level:
     )
 
 
-def _share(right: Bools) -> float:
+def _share(right: Bools | Floats) -> float:
     return float(right.mean()) if len(right) else float("nan")
 
 

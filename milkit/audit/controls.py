@@ -1,0 +1,171 @@
+"""Controls of a run: what is reached without the model, on the same folds, with the same intervals.
+
+``controls.json`` holds
+
+* ``format`` ("milkit-controls"), ``version`` (1), ``folds_digest``, ``level``, ``n_bootstrap``, ``seed``,
+  ``n_patients`` (tested) and ``chance`` (``balanced_accuracy``, ``auroc_macro``);
+* ``model``: the run's own ``balanced_accuracy`` and ``auroc_macro``, each ``{estimate, ci_low, ci_high}``, and
+  ``per_class`` with ``n``, ``recall`` and ``auroc``; null where undefined;
+* ``controls``: a list, each the same three keys and
+
+  * ``name`` (unique: ``mean_pool``, ``bag_size``, ``covariates``, ``differential``, ``permuted_labels``, or
+    ``covariate <column>``), ``kind`` (the same without the column) and ``title`` (for a table or an axis),
+  * ``columns`` of the table of patients that it uses, empty where none,
+  * ``difference``: the model less the control, paired, in ``balanced_accuracy`` and ``auroc_macro``;
+
+* ``increment`` (see ``milkit.audit.increment``), null where there is nothing to add to: ``columns``, the figures of
+  covariates and model ``together``, ``difference`` (these less those of the covariates alone) and ``weight``, the mean
+  weight of the model, null where the head was given the covariates;
+* ``absent``: sentences on controls that could not be made;
+* ``warnings``: sentences that a report must show first; ``sentences``: all of them, these first.
+
+All intervals resample tested patients and take the fitted models as they are.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from milkit.audit.columns import covariate_columns, differential_columns
+from milkit.audit.control_sentences import describe, listed
+from milkit.audit.increment import increment
+from milkit.audit.pooled import pool
+from milkit.audit.scores import Scores
+from milkit.audit.simple_models import PENALTIES, Inputs, of_covariates, of_sizes, permuted, standardised, tested
+from milkit.audit.study import Study, make_study
+from milkit.bags import BagStore
+from milkit.errors import MilkitError
+from milkit.folds import Folds
+from milkit.predictions import Predictions
+from milkit.settings import MilSettings
+
+FORMAT, VERSION = "milkit-controls", 1
+PERMUTATIONS = 10
+"""Shuffles of the labels over all repeats together, at least: a single one may be far from chance by luck."""
+MOST_COLUMNS = 10
+"""Covariates that have a control of their own, at most."""
+
+
+class Control(NamedTuple):
+    """A control that was made."""
+
+    kind: str
+    title: str
+    columns: tuple[str, ...]
+    scores: Scores
+
+    @property
+    def name(self) -> str:
+        """Unique among the controls of a run."""
+        return f"{self.kind} {self.columns[0]}" if self.kind == "covariate" else self.kind
+
+
+def run_controls(
+    store: BagStore,
+    folds: Folds,
+    predictions: Predictions,
+    settings: MilSettings,
+    validated: Predictions | None = None,
+) -> dict[str, Any]:
+    """Make all controls of a run.
+
+    Args:
+        store: Of the run.
+        folds: Of the run.
+        predictions: Of its tested patients.
+        settings: Of the run.
+        validated: Its predictions of validation patients, without which there is no increment.
+
+    Returns:
+        The content of ``controls.json``, see above.
+    """
+    study = make_study(pool(store), folds, predictions, settings)
+    model = study.of_run([predictions, *([validated] if validated else [])])
+    scores, absent = study.score(model), list[str]()
+    declared = tuple(getattr(settings, "covariates", ()))
+    columns = declared or _known_in_all(study, covariate_columns(store.patients))
+    controls = _controls(study, columns, absent)
+    alone = next((control.scores for control in controls if control.kind == "covariates"), None)
+    added = increment(study, columns, None if declared else model, scores, alone) if alone else None
+    if alone and added is None:
+        absent.append("The run has no predictions of validation patients, so there is no increment of the model.")
+    result = _facts(study, folds, settings) | {
+        "model": study.scorer.summary(scores),
+        "controls": [_entry(study, scores, control) for control in controls],
+        "increment": added,
+        "absent": absent,
+    }
+    warnings, notes = describe(result, study.bags.patients)
+    return {**result, "warnings": warnings, "sentences": [*warnings, *notes]}
+
+
+def _known_in_all(study: Study, columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns that some training patient of every split has a value of."""
+    known = {name: study.bags.patients[name].notna().to_numpy() for name in columns}
+    return tuple(name for name in columns if all(known[name][split.train].any() for split in study.splits))
+
+
+def _facts(study: Study, folds: Folds, settings: MilSettings) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "folds_digest": folds.digest,
+        "level": settings.level,
+        "n_bootstrap": settings.bootstrap,
+        "seed": settings.seed,
+        "n_patients": len(study.rows),
+        "chance": {"balanced_accuracy": 1 / len(np.unique(study.labels[study.rows])), "auroc_macro": 0.5},
+    }
+
+
+def _controls(study: Study, columns: Sequence[str], absent: list[str]) -> list[Control]:
+    """All controls that can be made; why another one cannot is added to ``absent``."""
+    means = standardised(study.bags.means)
+    pooled, penalties = study.fit(means, PENALTIES)
+    shuffled = _permuted(study, means, penalties)
+    controls = [
+        Control("mean_pool", "Mean of the cells' features, logistic regression", (), study.score(pooled)),
+        Control("bag_size", "Number of cells alone", (), study.score(study.fit(of_sizes(study.bags.sizes))[0])),
+    ]
+    patients, singles = study.bags.patients, columns[:MOST_COLUMNS] if len(columns) > 1 else ()
+    differential = differential_columns(patients)
+    wanted = [("covariates", f"{_title(columns)} alone", tuple(columns))]
+    wanted += [("covariate", f"{_title([name])} alone", (name,)) for name in singles]
+    wanted += [("differential", "Differential count alone", differential)]
+    for kind, title, used in wanted:
+        if not used:
+            what = "covariates, such as age or sex" if kind == "covariates" else "differential count (pb_… or bm_…)"
+            absent.append(f"The table of patients has no {what}, so there is no such control.")
+            continue
+        try:
+            controls.append(Control(kind, title, used, study.score(study.fit(of_covariates(patients, used))[0])))
+        except MilkitError as error:
+            absent.append(f"There is no control on {listed(used)}: {error}")
+    if len(columns) > MOST_COLUMNS:
+        absent.append(f"Only the first {MOST_COLUMNS} of {len(columns)} covariates have a control of their own.")
+    return [*controls, Control("permuted_labels", "Labels shuffled in training", (), shuffled)]
+
+
+def _title(columns: Sequence[str]) -> str:
+    text = listed(columns)
+    return text[:1].upper() + text[1:]
+
+
+def _permuted(study: Study, means: Inputs, penalties: list[float]) -> Scores:
+    """Every shuffle counts as a repeat, so that the figures are means over the shuffles."""
+    repeats = len({split.repeat for split in study.splits})
+    times = -(-PERMUTATIONS // repeats)
+    held_out = permuted(means, study.labels, study.splits, penalties, times, study.seed, balanced=study.balanced)
+    return study.scorer.score(np.concatenate([tested(one, study.splits, study.rows) for one in held_out]))
+
+
+def _entry(study: Study, model: Scores, control: Control) -> dict[str, Any]:
+    return {
+        "name": control.name,
+        "kind": control.kind,
+        "title": control.title,
+        "columns": list(control.columns),
+        **study.scorer.summary(control.scores),
+        "difference": study.scorer.difference(model, control.scores),
+    }

@@ -1,0 +1,136 @@
+"""The command `compare`: runs of the same patients beside each other, and what their differences are worth."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from milkit.cli_options import Json, workspace_of
+
+_TESTS = {
+    "balanced_accuracy": ("balanced accuracy", "permutation"),
+    "balanced_accuracy_folds": ("  mean over folds", "corrected t"),
+    "auroc_macro": ("macro AUROC", "DeLong"),
+}
+
+
+def compare(
+    context: typer.Context,
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN RUN [RUN...]", help="Folders of runs, or names of the workspace's.")
+    ],
+    paper: Annotated[bool, typer.Option("--paper", help="Show the published table of the cohort beside them.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare runs of the same patients and folds, every pair, with intervals and p values.
+
+    Other patients: permutation and DeLong. Other training sets: the t-test over folds, corrected for what they share.
+    """
+    from milkit.compare import compare_runs
+
+    result = compare_runs([_folder(context, run) for run in runs], paper=paper)
+    print(json.dumps(result) if as_json else "\n".join(comparison_lines(result)))
+
+
+def comparison_lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """What a person reads of a comparison.
+
+    Args:
+        result: Of ``compare_runs``.
+    """
+    level, repeats = f"{100 * result['level']:g} % CI", result["repeats"]
+    yield (
+        f"{result['cohort']}: {result['n_patients']} patients in {len(result['classes'])} classes, "
+        f"{result['folds']} folds{f' x {repeats} repeats' if repeats > 1 else ''} ({result['folds_digest'][:12]})"
+    )
+    yield ""
+    names = [f"{number}  {run['name']}" for number, run in enumerate(result["runs"], 1)]
+    width = max(map(len, names)) + 2
+    yield " " * width + f"{'balanced accuracy':<22}{'macro AUROC':<22}{'weighted F1':<22}".rstrip() + f"   ({level})"
+    for name, run in zip(names, result["runs"], strict=True):
+        figures = (run[key] for key in ("balanced_accuracy", "auroc_macro", "weighted_f1"))
+        yield (name.ljust(width) + "".join(f"{_interval(figure, ''):<22}" for figure in figures)).rstrip()
+    for pair in result["pairs"]:
+        yield from _pair(pair, result, level)
+    yield ""
+    yield from _explained(result)
+    if result["published"]:
+        yield from _paper(result)
+
+
+def _folder(context: typer.Context, run: str) -> Path:
+    """A run's folder; a bare name that is no folder here is one of the workspace."""
+    named = workspace_of(context).root / "runs" / run
+    return named if not Path(run).is_dir() and "/" not in run and named.is_dir() else Path(run)
+
+
+def _pair(pair: Mapping[str, Any], result: Mapping[str, Any], level: str) -> Iterator[str]:
+    yield ""
+    title = f"{pair['first'] + 1} less {pair['second'] + 1}"
+    yield f"{title:<26}{f'difference ({level})':<32}{'p':>8}{'p (Holm)':>10}  test"
+    rows = {title: (pair[key], test) for key, (title, test) in _TESTS.items()}
+    rows |= {f"  AUROC {name}": (pair["per_class"][name], "DeLong") for name in result["classes"]}
+    for name, (found, test) in rows.items():
+        gap = _interval({"estimate": found["difference"], **found}, "+")
+        yield f"{name:<26}{gap:<32}{_p(found['p']):>8}{_p(found['p_holm']):>10}  {test}"
+
+
+def _explained(result: Mapping[str, Any]) -> Iterator[str]:
+    n_pairs, n_classes = len(result["pairs"]), len(result["classes"])
+    yield (
+        f"permutation: {result['n_permutations']:,} of patients' predictions between the runs; interval BCa, "
+        f"{result['n_bootstrap']:,} resamples of patients; both for other patients and these models"
+    )
+    yield (
+        f"corrected t: Nadeau and Bengio, over {result['folds'] * result['repeats']} folds of {result['n_test']:.1f} "
+        f"tested and {result['n_train']:.1f} training patients; for models of other training sets"
+    )
+    yield "DeLong: macro is the mean of the classes' AUROCs, the patients of each class being one sample"
+    yield (
+        f"Holm: over {n_pairs} pair{'s' if n_pairs > 1 else ''} of runs for each test, and over {n_pairs * n_classes} "
+        "AUROCs of single classes"
+    )
+
+
+def _paper(result: Mapping[str, Any]) -> Iterator[str]:
+    """The published table, in per cent as there, below the same figures of the runs."""
+    published = result["published"]
+    rows = {run["name"]: [_percent(run[metric]) for metric in published["metrics"]] for run in result["runs"]}
+    rows |= {f"{name} (published)": list(map(_spread, values)) for name, values in published["rows"].items()}
+    width = max(map(len, rows)) + 2
+    yield ""
+    yield f"published: {published['source']}"
+    for note in published["differs"]:
+        yield f"note: {note}"
+    yield " " * width + "".join(f"{name.replace('_', ' '):<24}" for name in published["metrics"]).rstrip()
+    for name, texts in rows.items():
+        yield (name.ljust(width) + "".join(f"{text:<24}" for text in texts)).rstrip()
+
+
+def _interval(figure: Mapping[str, Any] | None, sign: str) -> str:
+    if figure is None or figure["estimate"] is None:
+        return "-"
+    if figure["ci_low"] is None or figure["ci_high"] is None:
+        return f"{figure['estimate']:{sign}.2f}"
+    return f"{figure['estimate']:{sign}.2f} ({figure['ci_low']:{sign}.2f} to {figure['ci_high']:{sign}.2f})"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _percent(figure: Mapping[str, Any] | None) -> str:
+    if figure is None or figure["estimate"] is None:
+        return "-"
+    low, high = (figure[key] for key in ("ci_low", "ci_high"))
+    text = f"{100 * figure['estimate']:.1f}"
+    return text if low is None or high is None else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _spread(values: list[float]) -> str:
+    """A published mean, and its spread where it is known."""
+    return " ± ".join(f"{value:.1f}" for value in values)

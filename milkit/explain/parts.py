@@ -1,0 +1,84 @@
+"""What a held-out head says of parts of a patient's bag: the one way in which every explanation asks it."""
+
+import torch
+from torch import Tensor
+
+from milkit.explain.pooling import pooled
+from milkit.mil.train import Standardised
+
+_VALUES_AT_ONCE = 2**23
+"""Numbers in the features of parts that a head sees in one call: 32 MB."""
+
+
+class Bagged:
+    """A head, behind its standardisation, before one patient's cells.
+
+    ``features`` (N, dim) are the patient's; ``fast`` is false to call the head on every part even where it can be taken
+    apart. Cells are named by their position among the N; C are the classes.
+    """
+
+    def __init__(self, model: Standardised, features: Tensor, *, fast: bool = True) -> None:
+        self.model, self.features = model, features
+        standardised = (features - model.mean) * model.scale
+        with torch.no_grad():
+            self._pooled = pooled(model.head, standardised) if fast else None
+
+    @property
+    def n_cells(self) -> int:
+        """N."""
+        return len(self.features)
+
+    @torch.no_grad()
+    def logits(self, cells: Tensor) -> Tensor:
+        """Of parts of equal size, given as positions of their cells: (M, n) -> (M, C)."""
+        step = max(1, _VALUES_AT_ONCE // (cells.shape[1] * self.features.shape[1]))
+        return torch.cat([self._of_few(cells[first : first + step]) for first in range(0, len(cells), step)])
+
+    def _of_few(self, cells: Tensor) -> Tensor:
+        if self._pooled is not None:
+            return self._pooled.logits(cells)
+        mask = torch.ones(cells.shape, dtype=torch.bool, device=cells.device)
+        logits: Tensor = self.model(self.features[cells], mask).logits
+        return logits
+
+    def whole(self) -> Tensor:
+        """Of the whole bag, (C,)."""
+        return self.logits(self._all()[None])[0]
+
+    @torch.no_grad()
+    def leave_one_out(self) -> Tensor:
+        """Of the bag without each cell in turn, (N, C); needs two cells."""
+        if self._pooled is not None:
+            return self._pooled.leave_one_out()
+        others, cells = self._all()[:-1], self._all()[:, None]
+        step = max(1, _VALUES_AT_ONCE // self.features.numel())
+        left_out = (cells[first : first + step] for first in range(0, self.n_cells, step))
+        return torch.cat([self.logits(others + (others >= few)) for few in left_out])
+
+    def single_cells(self) -> Tensor:
+        """Of each cell as a bag of its own, (N, C)."""
+        return self.logits(self._all()[:, None])
+
+    @torch.no_grad()
+    def attention(self) -> Tensor:
+        """In the whole bag, (k, N)."""
+        mask = torch.ones(1, self.n_cells, dtype=torch.bool, device=self.features.device)
+        attention: Tensor = self.model(self.features[None], mask).attention[0]
+        return attention
+
+    def _all(self) -> Tensor:
+        return torch.arange(self.n_cells, device=self.features.device)
+
+
+def log_odds(logits: Tensor) -> Tensor:
+    """Of each class against all others, log p_c - log(1 - p_c), over the last axis: (…, C) -> (…, C).
+
+    A softmax does not change when all logits rise alike; log-odds do not either, which a logit by itself does. A single
+    output (a risk) is its own.
+    """
+    n_classes = logits.shape[-1]
+    if n_classes == 1:
+        return logits
+    own = torch.eye(n_classes, dtype=torch.bool, device=logits.device)
+    others = logits[..., None, :].masked_fill(own, float("-inf"))  # row c: the others than c
+    return logits - torch.logsumexp(others, dim=-1)
