@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from milkit.errors import SettingsError
 from milkit.registry import unknown_name
@@ -121,6 +121,16 @@ class TrainingSettings(Settings):
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
+def _dotted(values: Any, prefix: str = "") -> Any:
+    """``{training: {learning_rate: [...]}}``, as `--set` writes it, is ``{training.learning_rate: [...]}``."""
+    if not isinstance(values, dict):
+        return values
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
 class MilSettings(Settings):
     """`milkit train-mil`: cross-validated multiple-instance learning."""
 
@@ -145,6 +155,10 @@ class MilSettings(Settings):
     covariates: tuple[str, ...] = ()
     """Columns of the patients (age, sex, counts) that join the bag vector, where the head can take them."""
     training: TrainingSettings = TrainingSettings()
+    tune: Annotated[dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]], BeforeValidator(_dotted)] = {}
+    """What each training part chooses for itself, with all values to try: {training.learning_rate: [1e-4, 1e-3]}."""
+    tune_folds: Annotated[int, Field(ge=3)] = 5
+    """Inner folds of a training part, by which the candidates are compared."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     bootstrap: Annotated[int, Field(ge=100)] = 2000
     """Resamples of patients behind each interval."""
@@ -224,7 +238,7 @@ def load(kind: type[S], path: Path | None, overrides: Mapping[str, Any]) -> S:
         raise SettingsError(msg)
     given = {key: value for key, value in overrides.items() if value is not None}
     for key, value in given.items():
-        _set(values, key, value, kind)
+        assign(values, key, value, kind)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -260,7 +274,7 @@ def _number_or_yaml(text: str) -> Any:
         return yaml.safe_load(text)
 
 
-def _set(values: dict[str, Any], key: str, value: Any, kind: type[BaseModel] | None) -> None:
+def assign(values: dict[str, Any], key: str, value: Any, kind: type[BaseModel] | None) -> None:
     """Set a dotted key; a component on the way is written out in its long form, from its default where it has none."""
     first, _, rest = key.partition(".")
     if not rest:
@@ -274,4 +288,4 @@ def _set(values: dict[str, Any], key: str, value: Any, kind: type[BaseModel] | N
         msg = f"'{key}' was set, and '{first}' holds the value {inner} and no settings; set '{first}' itself."
         raise SettingsError(msg)
     values[first] = dict(inner or {})
-    _set(values[first], rest, value, None)
+    assign(values[first], rest, value, None)

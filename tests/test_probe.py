@@ -1,9 +1,11 @@
 """`milkit probe`: what is tested on what, with which figures, and what a person reads of it."""
 
+import contextlib
 import json
 import os
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +210,19 @@ def test_few_shot_trains_on_so_many_cells_of_each_class_and_never_on_tested_ones
         assert (np.bincount(labels) <= np.minimum(30, available)).all()
     assert [len(labels) for _, labels, _ in seen][::2] == [6] * 5
     assert (np.bincount(seen[1][1])[2]) == np.bincount(task.labels[task.fold != 0])[2] < 30  # all that MON has
+
+
+def test_progress_ends_at_its_total(store: BagStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, int] = {}
+
+    @contextlib.contextmanager
+    def counted(_: str, total: int, unit: str) -> Iterator[Callable[[], None]]:
+        seen.update(total=total, done=0)
+        yield lambda: seen.update(done=seen["done"] + 1)
+
+    monkeypatch.setattr("milkit.probe.evaluate.progress", counted)
+    probe([store], settings(shots=(1, 2, 5), draws=3), tmp_path / "p")
+    assert seen["done"] == seen["total"] > 9
 
 
 def test_the_folder_holds_everything_and_is_not_overwritten(store: BagStore, tmp_path: Path) -> None:

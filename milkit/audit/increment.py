@@ -1,11 +1,12 @@
 """What a model adds to covariates that are known before any image.
 
-p(class | covariates) is multiplied by p(class | cells)ʷ and normalised. w in 0 to 2 is chosen on each split's
-validation patients, whom neither of the two models was fitted on, although the head was stopped by them; 0 leaves the
-covariates alone. It is the only number that is fitted: a second model, fitted to out-of-fold probabilities, would learn
-from models that had been trained on the patients it is tested on. Assumed is that covariates and cells are independent
-within a class; where they are not, the product counts twice what both say, so that the increment errs towards too
-little. Of a head that was itself given the covariates, it is the head less the covariates alone.
+The two are joined as p(class | covariates)ᵛ p(class | cells)ʷ, normalised; v, w >= 0 are fitted on each split's
+validation patients, whom neither of the two models was fitted on, although the head was stopped by them. Both are
+needed: how sure a head is depends on how long it was trained, and a covariate that knows nothing is as sure as its few
+patients let it be, so that with v = 1 it would drown a head that ranks well and is timid. Nothing else is fitted: a
+second model, fitted to out-of-fold probabilities, would learn from models that had been trained on the patients it is
+tested on. Two numbers from few patients are rough, so that both together may be a little worse than the better one
+alone. Of a head that was itself given the covariates, it is the head less the covariates alone.
 """
 
 from collections.abc import Sequence
@@ -15,13 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from milkit.audit.scores import Scores
-from milkit.audit.simple_models import cross_entropy, of_covariates
+from milkit.audit.simple_models import of_covariates
 from milkit.audit.study import Study
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
-WEIGHTS = tuple(round(0.1 * step, 1) for step in range(21))
-"""Of the model beside the covariates."""
+RIDGE = 1.0
+"""Of the squared weights of standardised logarithms, beside the cross-entropy's sum over the validation patients.
+
+In simulations of 18 to 150 patients, 0.1 to 3 lead to the same balanced accuracy within 0.01.
+"""
 
 
 def increment(
@@ -55,21 +60,60 @@ def increment(
 
 
 def _together(study: Study, columns: Sequence[str], model: Floats) -> tuple[Floats, float]:
-    """The product of covariates and model, (S, n, C), and the mean of the weights that the splits chose."""
+    """The product of covariates and model, (S, n, C), and the mean over the splits of the model's share of the weights.
+
+    A split whose validation patients speak for neither keeps the covariates alone.
+    """
     covariates, _ = study.fit(of_covariates(study.bags.patients, columns))
-    together, weights = np.full_like(model, np.nan), []
+    together, shares = np.full_like(model, np.nan), []
     for number, split in enumerate(study.splits):
         held_out = np.concatenate([split.validation, split.test])
-        products = [combined(covariates[number, held_out], model[number, held_out], weight) for weight in WEIGHTS]
-        n, truth = len(split.validation), study.labels[split.validation]
-        best = int(np.argmin([cross_entropy(product[:n], truth) for product in products]))
-        weights.append(WEIGHTS[best])
-        together[number, held_out] = products[best]
-    return together, float(np.mean(weights))
+        both = np.stack([covariates[number], model[number]])
+        weights, share = fitted_weights(both[:, split.validation], study.labels[split.validation])
+        shares.append(share)
+        together[number, held_out] = combined(both[:, held_out], weights)
+    return together, float(np.mean(shares))
 
 
-def combined(first: Floats, second: Floats, weight: float) -> Floats:
-    """The product p qʷ of two models' probabilities, normalised, (n, C), (n, C) -> (n, C); 0 is taken as 1e-12."""
-    logits = np.log(np.maximum(first, 1e-12)) + weight * np.log(np.maximum(second, 1e-12))
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+def fitted_weights(both: Floats, labels: Ints) -> tuple[Floats, float]:
+    """The weights v, w >= 0 of two models, and the second's share of them once their scales are equal.
+
+    Least is the sum over the patients of -log of the product's probability of the true class, each class counting
+    alike, plus ``RIDGE`` / 2 times the squared weights. Each model's logarithms are centred in a patient and divided by
+    their root mean square before, so that a timid model and a sure one are penalised alike. (1, 0) where both are 0.
+
+    Args:
+        both: (2, n, C) probabilities of patients whom neither was fitted on.
+        labels: (n,) positions of their classes.
+    """
+    from scipy.optimize import minimize
+
+    logits = np.log(np.maximum(both, 1e-12))
+    logits = logits - logits.mean(axis=2, keepdims=True)
+    scale = np.sqrt((logits**2).mean(axis=(1, 2))) if len(labels) else np.zeros(2)
+    knows = scale > 1e-9
+    standardised = logits / np.where(knows, scale, 1.0)[:, None, None] * knows[:, None, None]
+    truth = np.eye(both.shape[2])[labels]
+    per_class = np.bincount(labels, minlength=both.shape[2])[labels].astype(np.float64)
+    of_patient = len(labels) / (per_class * len(np.unique(labels))) if len(labels) else per_class
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        shares = _softmax(np.tensordot(weights, standardised, 1))
+        own = np.maximum((shares * truth).sum(axis=1), 1e-300)
+        slope = (standardised * ((shares - truth) * of_patient[:, None])).sum(axis=(1, 2)) + RIDGE * weights
+        return float(-(of_patient * np.log(own)).sum() + RIDGE * (weights**2).sum() / 2), slope
+
+    found = minimize(loss, np.zeros(2), jac=True, bounds=[(0.0, None)] * 2, method="L-BFGS-B").x * knows
+    if found.max() < 1e-9:
+        return np.array([1.0, 0.0]), 0.0
+    return found / np.where(knows, scale, 1.0), float(found[1] / found.sum())
+
+
+def combined(both: Floats, weights: Floats) -> Floats:
+    """The product pᵛ qʷ of two models' probabilities, normalised, (2, n, C), (2,) -> (n, C); 0 is taken as 1e-12."""
+    return _softmax(np.tensordot(weights, np.log(np.maximum(both, 1e-12)), 1))
+
+
+def _softmax(logits: Floats) -> Floats:
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))

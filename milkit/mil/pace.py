@@ -12,10 +12,10 @@ from milkit.errors import SettingsError
 from milkit.execution import onednn_is_exact
 from milkit.settings import Precision
 
-VALUES = {"cpu": 2**20, "cuda": 2**24}
+VALUES = {"cpu": 2**21, "cuda": 2**24}
 """Of the cells that go through a head together, in its widest layer: what a processor's cache holds, or fills a GPU."""
 
-MULTIPLE = 128
+MULTIPLE = 256
 """Of cells, where oneDNN computes: it compiles its products for each shape anew."""
 
 

@@ -63,7 +63,7 @@ def probe(stores: Sequence[BagStore], settings: ProbeSettings, folder: Path) -> 
     _require_neighbours(task, settings)
     tree = Tree.of(Taxonomy.load()) if settings.taxonomy else None
     with whole_folder(folder) as partial:
-        steps = len(stores) * (2 * len(task.folds) + (settings.draws if settings.shots else 0))
+        steps = len(stores) * (2 * len(task.folds) + settings.draws * len(settings.shots))
         guesses, penalties, draws, orders = [], [], [], []
         with progress("probe", steps, "trainings") as advance:
             while features:  # one after the other, so that only one is there in single precision

@@ -1,0 +1,277 @@
+"""Settings that are chosen and not given: in each split anew, by inner folds over its training and validation patients.
+
+What is chosen by the folds that also measure it is measured too well (Varma and Simon 2006, BMC Bioinformatics 7:91).
+So the patients that a split may learn from are split once more, as the outer splits are; every candidate is trained
+and tested on these inner folds, once each, and the best one is trained on the outer split as if it had been given. The
+patients that the outer split tests are in none of its inner folds.
+
+A candidate's score pools the inner test patients. The highest balanced accuracy is chosen; among equals, of which there
+are many where patients are few, the lowest log-loss; then the candidate that was named first. As balanced accuracy is
+the mean recall of the classes, the log-loss is the mean over the classes of that of their patients:
+
+    L = 1/C sum_c 1/n_c sum_{i in c} -ln p_i(c)
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pydantic import ValidationError
+
+from milkit.errors import FoldError, SettingsError
+from milkit.folds import Folds, Split, patients_digest
+from milkit.progress import Advance
+from milkit.settings import Component, MilSettings, TrainingSettings, assign, find_recipe, load
+from milkit.splitting import make_folds
+from milkit.statistics.discrimination import balanced_accuracy
+
+Floats = npt.NDArray[np.float64]
+Trial = Callable[[Split, MilSettings], Floats]
+"""Train by some settings on an inner split, and give the class probabilities of its test patients, (n, C)."""
+
+VERSION = 1
+"""Of ``tuning.json``."""
+_LEAST = float(np.finfo(np.float32).eps)
+"""A probability below what float32 tells from none counts as this much, so that no log-loss is infinite."""
+
+
+class Score(NamedTuple):
+    """Of one candidate over all inner test patients of a split."""
+
+    balanced_accuracy: float
+    log_loss: float
+
+    @classmethod
+    def of(cls, labels: npt.NDArray[np.int64], probabilities: Floats) -> "Score":
+        """From positions of the true classes (n,), and probabilities (n, C)."""
+        predicted, ones = probabilities.argmax(axis=1), np.ones((1, len(labels)))
+        own = -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], _LEAST))
+        of_classes = [own[labels == c].mean() for c in np.unique(labels)]
+        accuracy = balanced_accuracy(labels, predicted, ones, probabilities.shape[1])
+        # Recalls that are equal in another order may differ in the last digit of their mean.
+        return cls(round(float(accuracy[0]), 12), float(np.mean(of_classes)))
+
+
+class Choice(NamedTuple):
+    """What one split is trained with, and the scores of all candidates; none where there was nothing to choose."""
+
+    split: Split
+    settings: MilSettings
+    scores: list[Score]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What is chosen from, and by whom.
+
+    Attributes:
+        settings: Of the run.
+        candidates: Its settings with each combination of ``tune``; without one, they alone.
+        labels: Positions of the patients' classes; index patient_id.
+        inner: The inner folds of each outer split, by repeat and fold; empty without ``tune``.
+    """
+
+    settings: MilSettings
+    candidates: list[MilSettings]
+    labels: "pd.Series[int]"
+    inner: dict[tuple[int, int], Folds]
+
+    @classmethod
+    def of(cls, patients: pd.DataFrame, classes: Sequence[str], folds: Folds, settings: MilSettings) -> "Tuning":
+        """Make candidates and inner folds.
+
+        Raises:
+            SettingsError: ``tune`` names what cannot be chosen, a value that cannot be, or a single candidate.
+            FoldError: Too few patients for the inner folds of a split.
+        """
+        labels = patients["label"].map({name: c for c, name in enumerate(classes)})
+        if not settings.tune:
+            return cls(settings, [settings], labels, {})
+        found = candidates(settings)
+        inner = {(split.repeat, split.fold): inner_folds(patients, split, settings) for split in folds.splits()}
+        return cls(settings, found, labels, inner)
+
+    def n_models(self, outer: int) -> int:
+        """All trainings of a run, of which ``outer`` are those of the outer splits."""
+        return outer + len(self.candidates) * sum(len(list(folds.splits())) for folds in self.inner.values())
+
+    def choose(self, split: Split, trial: Trial, advance: Advance) -> Choice:
+        """Compare the candidates within one outer split; ``trial`` is called for no patient that the split tests."""
+        if not self.inner:
+            return Choice(split, self.settings, [])
+        scores, inner = [], list(self.inner[split.repeat, split.fold].splits())
+        tested = [name for own in inner for name in own.test]
+        for candidate in self.candidates:
+            # The same seeds for all candidates, and others than those of the outer split.
+            seeded = candidate.model_copy(update={"seed": _inner_seed(self.settings.seed, split)})
+            parts = []
+            for own in inner:
+                parts.append(trial(own, seeded))
+                advance()
+            scores.append(Score.of(self.labels[tested].to_numpy(dtype=np.int64), np.concatenate(parts)))
+        return Choice(split, self.candidates[_best(scores)], scores)
+
+    def fitted_on(self, split: Split) -> dict[str, str]:
+        """The digest of everybody who took part in a split's choice, for ``provenance.json``."""
+        if not self.inner:
+            return {}
+        return {"tuning": patients_digest(sorted(set(self.inner[split.repeat, split.fold].table["patient_id"])))}
+
+    def summary(self, choices: Sequence[Choice]) -> dict[str, Any]:
+        """The part of ``metrics.json``: ``n_configurations``, ``n_splits``, and each choice with its splits."""
+        numbers = Counter(_best(choice.scores) for choice in choices)
+        chosen = [{"settings": self._values(number), "splits": n} for number, n in numbers.most_common()]
+        return {"n_configurations": len(self.candidates), "n_splits": len(choices), "chosen": chosen}
+
+    def record(self, choices: Sequence[Choice]) -> dict[str, Any]:
+        """The content of ``tuning.json``; no patient ids.
+
+        ``candidates`` in the order tried; for each of ``splits`` the position of the ``chosen`` one, the ``scores`` of
+        all, and of each inner fold the digests of the patients that models were fitted on and tested with.
+        """
+        return {
+            "version": VERSION,
+            "n_configurations": len(self.candidates),
+            "candidates": [self._values(number) for number in range(len(self.candidates))],
+            "splits": [
+                {
+                    "repeat": choice.split.repeat,
+                    "fold": choice.split.fold,
+                    "chosen": _best(choice.scores),
+                    "scores": [score._asdict() for score in choice.scores],
+                    "inner_folds": [_digests(own) for own in self.inner[choice.split[:2]].splits()],
+                }
+                for choice in choices
+            ],
+        }
+
+    def _values(self, number: int) -> dict[str, Any]:
+        return {key: _plain(self.candidates[number], key) for key in self.settings.tune}
+
+
+def candidates(settings: MilSettings) -> list[MilSettings]:
+    """The settings with each combination of the values that ``tune`` names; a ``SettingsError`` says what is wrong."""
+    known = [f"training.{name}" for name in TrainingSettings.model_fields]
+    for key in settings.tune:
+        if key not in known and key.partition(".")[0] != "head":
+            msg = (
+                f"tune names '{key}', which inner folds cannot choose; name head, an argument of it such as "
+                f"head.hidden_dim, or one of {', '.join(known)}."
+            )
+            raise SettingsError(msg)
+    found: list[MilSettings] = []
+    for values in product(*settings.tune.values()):
+        # A head before its arguments, whatever the order in the recipe.
+        candidate = _with(settings, dict(sorted(zip(settings.tune, values, strict=True))))
+        if candidate in found:
+            msg = f"tune names {_named(candidate)} twice, where candidates must differ; leave one of the two out."
+            raise SettingsError(msg)
+        found.append(candidate)
+    if len(found) < 2:
+        msg = (
+            f"tune names a single candidate, {_named(found[0])}, where a choice needs two or more; add a value, or set "
+            "it without tune."
+        )
+        raise SettingsError(msg)
+    return found
+
+
+def with_default_candidates(settings: MilSettings) -> MilSettings:
+    """The candidates of the recipe ``tuned`` where the settings name none, without those that they settle already."""
+    if settings.tune:
+        return settings
+    grid = load(MilSettings, find_recipe("mil", "tuned"), {}).tune
+    settled = {*settings.model_fields_set, *(f"training.{name}" for name in settings.training.model_fields_set)}
+    left = {key: values for key, values in grid.items() if key not in settled}
+    if not left:
+        msg = (
+            f"--tune was given, and all that it chooses by default ({', '.join(grid)}) is set already; leave a setting "
+            "out, or name candidates with tune."
+        )
+        raise SettingsError(msg)
+    return settings.model_copy(update={"tune": left})
+
+
+def inner_folds(patients: pd.DataFrame, split: Split, settings: MilSettings) -> Folds:
+    """Split the training and validation patients of a split as the outer splits were made, into ``tune_folds``.
+
+    Groups and sites stay together. Published folds say nothing of inner ones, which are then stratified by class; and
+    so they are where a site was left out and a single one is there to learn from.
+    """
+    known = patients.loc[[*split.train, *split.validation]].sort_index()
+    changed: dict[str, Any] = {"folds": settings.tune_folds, "repeats": 1, "folds_file": None}
+    changed["seed"] = _inner_seed(settings.seed, split)
+    one_site = settings.splits == "leave-site-out" and known[settings.by or "site"].nunique() == 1
+    if settings.folds_file is not None or one_site:
+        changed |= {"by": None, "splits": "partition"}
+    try:
+        return make_folds(known, settings.model_copy(update=changed))
+    except FoldError as error:
+        msg = (
+            f"Candidates cannot be compared within fold {split.fold} (repeat {split.repeat}): "
+            f"{str(error).partition(';')[0]}; set tune_folds lower (3 or more), or train without tune."
+        )
+        raise FoldError(msg) from None
+
+
+def sentence(summary: Mapping[str, Any]) -> str:
+    """What people are told of ``metrics.json``'s part: how many configurations were tried, and what was chosen."""
+    told = ", ".join(_told(summary))
+    return f"{summary['n_configurations']} configurations were tried in each training part; chosen: {told}."
+
+
+def _told(summary: Mapping[str, Any]) -> Iterator[str]:
+    for one in summary["chosen"]:
+        what = " and ".join(f"{key} {_short(value)}" for key, value in one["settings"].items())
+        yield f"{what} ({one['splits']} of {summary['n_splits']} splits)"
+
+
+def _best(scores: Sequence[Score]) -> int:
+    return min(range(len(scores)), key=lambda n: (-scores[n].balanced_accuracy, scores[n].log_loss, n))
+
+
+def _inner_seed(seed: int, split: Split) -> int:
+    return int(np.random.default_rng([seed, split.repeat, split.fold, 0, 1]).integers(2**31))
+
+
+def _with(settings: MilSettings, values: Mapping[str, Any]) -> MilSettings:
+    changed = settings.model_dump(exclude_unset=True)
+    for key, value in values.items():
+        assign(changed, key, value, MilSettings)
+    try:
+        return MilSettings.model_validate(changed)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        name = ".".join(str(part) for part in fault["loc"])
+        msg = f"A candidate of tune cannot be ({name} {fault['input']!r}: {fault['msg']}); give another value."
+        raise SettingsError(msg) from None
+
+
+def _named(candidate: MilSettings) -> str:
+    return " and ".join(f"{key} {_short(_plain(candidate, key))}" for key in candidate.tune)
+
+
+def _plain(settings: MilSettings, key: str) -> Any:
+    """A value as JSON holds it; a head without arguments is its name."""
+    value: Any = settings
+    for part in key.split("."):
+        value = getattr(value, part)
+    if isinstance(value, Component):
+        return value.model_dump() if value.arguments else value.name
+    return value
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        arguments = ", ".join(f"{name} {_short(own)}" for name, own in value.items() if name != "name")
+        return f"{value['name']} ({arguments})" if "name" in value else arguments
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _digests(split: Split) -> dict[str, str]:
+    return {role: patients_digest(getattr(split, role)) for role in ("train", "validation", "test")}
