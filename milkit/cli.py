@@ -26,7 +26,8 @@ from milkit.cli_options import Assignments, Config, Device, Json, StorePath, ope
 from milkit.cli_probe import atlas, probe
 from milkit.cli_review import review_app
 from milkit.cli_store import export_bags, import_bags, verify
-from milkit.errors import MilkitError
+from milkit.cli_survival import survival
+from milkit.errors import MilkitError, SettingsError
 from milkit.registry import COHORTS, ENCODERS, HEADS, load_plugin
 from milkit.runs import Workspace
 
@@ -171,6 +172,7 @@ app.command("atlas")(atlas)
 app.command("audit")(audit)
 app.command("compare")(compare)
 app.command("explain")(explain)
+app.command("survival")(survival)
 
 
 @app.command("train-mil")
@@ -193,6 +195,9 @@ def train_mil(
     covariates: Annotated[
         str | None, typer.Option(help="Columns of the patients that the head is given beside the cells: age,sex.")
     ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Choose head and learning rate, or what `tune` names, within each fold.")
+    ] = False,
     device: Device = None,
     name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
     assignments: Assignments = None,
@@ -205,13 +210,21 @@ def train_mil(
     given |= {"head": head} | named | settings.parse_assignments(assignments or [])
     recipe = settings.find_recipe("mil", config) if config else None
     chosen = settings.load(settings.MilSettings, recipe, given)
+    if twice := [key for key, value in given.items() if value is not None and key in chosen.tune]:
+        msg = f"{twice[0]} was given, and tune is to choose it among candidates; leave one of the two out."
+        raise SettingsError(msg)
+    if tune:
+        from milkit.mil.tuning import with_default_candidates
+
+        chosen = with_default_candidates(chosen)
     HEADS.get(chosen.head.name)
     bags = open_store(context, chosen.store, complete=True)
     from milkit.mil.crossval import cross_validate
 
     cohort, encoder = bags.attributes["cohort"], bags.attributes["encoder"]
     runs = workspace_of(context)
-    run = runs.run_path(name) if name else runs.new_run(cohort, encoder, chosen.head.name)
+    called = "tuned" if "head" in chosen.tune else chosen.head.name
+    run = runs.run_path(name) if name else runs.new_run(cohort, encoder, called)
     metrics = cross_validate(bags, chosen, run)
     runs.make_current("run", run)
     if as_json:
@@ -258,3 +271,7 @@ def _print_headline(metrics: dict[str, Any]) -> None:
         figure, level = metrics[key], metrics["level"]
         interval = f"{100 * level:g}% CI {figure['ci_low']:.2f} to {figure['ci_high']:.2f}"
         print(f"{title:<15} {figure['estimate']:.2f} ({interval}){chance[key]}")
+    if "tuning" in metrics:
+        from milkit.mil.tuning import sentence
+
+        print(f"tuning          {sentence(metrics['tuning'])}")

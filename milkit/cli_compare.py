@@ -83,10 +83,13 @@ def _explained(result: Mapping[str, Any]) -> Iterator[str]:
         f"permutation: {result['n_permutations']:,} of patients' predictions between the runs; interval BCa, "
         f"{result['n_bootstrap']:,} resamples of patients; both for other patients and these models"
     )
-    yield (
-        f"corrected t: Nadeau and Bengio, over {result['folds'] * result['repeats']} folds of {result['n_test']:.1f} "
-        f"tested and {result['n_train']:.1f} training patients; for models of other training sets"
+    over = (
+        f"over {result['distinct_folds']} folds of {result['n_test']:.1f} tested and {result['n_train']:.1f} training "
+        "patients; for models of other training sets"
     )
+    if result["distinct_folds"] == 1:
+        over = "not made, since all folds test the same patients"
+    yield f"corrected t: Nadeau and Bengio, {over}"
     yield "DeLong: macro is the mean of the classes' AUROCs, the patients of each class being one sample"
     yield (
         f"Holm: over {n_pairs} pair{'s' if n_pairs > 1 else ''} of runs for each test, and over {n_pairs * n_classes} "

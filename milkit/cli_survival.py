@@ -22,21 +22,25 @@ def survival(
     covariates: Annotated[
         str | None, typer.Option(help="Columns of the patients beside the prediction in Cox's model: age,sex.")
     ] = None,
+    follow_up: Annotated[
+        Path | None,
+        typer.Option(help="A CSV with patient_id, time and event; else those of the run or of the cohort's patients."),
+    ] = None,
     groups: Annotated[int, typer.Option(help="Groups of risk, 2 or 3, of a run that predicts risks.")] = 2,
     as_json: Json = False,
 ) -> None:
     """Set what a run predicted against its patients' survival: Kaplan-Meier, log-rank, Cox, c-index, Brier score.
 
-    Groups are the predicted classes, or low and high risk. The patients need columns time and event (1 or 0). Writes
-    the folder survival/ into the run.
+    Groups are the predicted classes, or low and high risk. The patients need columns time and event (1 or 0), or come
+    with --follow-up. Writes the folder survival/ into the run.
     """
-    from milkit.survival.verb import analyse_survival
+    from milkit.survival.verb import write_survival
 
     folder = run or workspace_of(context).current("run")
     if run is None:
         say(f"run {folder}")
     columns = [name.strip() for name in covariates.split(",")] if covariates else []
-    result = analyse_survival(folder, horizon=horizon, covariates=columns, n_groups=groups)
+    result = write_survival(folder, horizon=horizon, covariates=columns, n_groups=groups, follow_up=follow_up)
     if as_json:
         print(json.dumps({"run": str(folder), **result}, ensure_ascii=False))
     else:
@@ -48,7 +52,7 @@ def survival_lines(result: Mapping[str, Any]) -> Iterator[str]:
     """What a person reads of it.
 
     Args:
-        result: Of ``analyse_survival``.
+        result: Of ``write_survival``.
     """
     level, horizon = f"{100 * result['level']:g} % CI", f"{result['horizon']:g}"
     follow_up = "-" if result["median_follow_up"] is None else f"{result['median_follow_up']:g}"
@@ -72,9 +76,9 @@ def survival_lines(result: Mapping[str, Any]) -> Iterator[str]:
 
 def _scores(result: Mapping[str, Any], level: str) -> Iterator[str]:
     yield ""
-    titles = {"pooled": "c-index", "within_folds": "  within folds", "uno": "  Uno, to the horizon"}
+    titles = {"within_folds": "c-index, within folds", "uno": "  Uno, to the horizon", "pooled": "c-index, all pairs"}
     for key, figure in (result["c_index"] or {}).items():
-        chance = "; chance 0.50, a higher risk is an earlier event" if key == "pooled" else ""
+        chance = "; chance 0.50, a higher risk is an earlier event" if key != "uno" else ""
         yield f"{titles[key]:<24}{_figure(figure, '.2f')} ({level}){chance}"
     if score := result["brier"]:
         yield f"{'integrated Brier score':<24}{_figure(score['model'], '.3f')}"
@@ -96,7 +100,8 @@ def _cox(cox: Mapping[str, Any] | None, level: str) -> Iterator[str]:
         yield f"{term['unit']:<{width}}{ratio:<28}{p:>8}{fair:>18}"
     if gain := cox["gain"]:
         figures = f"chi2 {gain['statistic']:.2f}, df {gain['df']}, p {_p(gain['p'])}"
-        yield f"gain of the prediction over the covariates: {figures}"
+        beside = "beside the covariates" if len(cox["terms"]) > gain["df"] else "alone"
+        yield f"the prediction {beside}, likelihood ratio: {figures}"
 
 
 def _figure(figure: Mapping[str, Any], form: str) -> str:

@@ -14,6 +14,7 @@ import yaml
 
 from milkit.errors import RunError, SettingsError, first_rows
 from milkit.folds import Folds
+from milkit.mil.tuning import heads_of
 from milkit.predictions import Predictions
 from milkit.runs import read_json
 from milkit.settings import MilSettings, find_recipe, load, recipe_names
@@ -52,9 +53,10 @@ def compare_runs(paths: Sequence[Path], *, paper: bool = False) -> dict[str, Any
         paper: Add the published table of the cohort, from ``configs/compare/<cohort>.yaml``.
 
     Returns:
-        ``cohort``, ``classes``, ``n_patients``, ``folds``, ``repeats``, ``folds_digest``, ``level``, ``n_bootstrap``,
-        ``n_permutations``; ``runs``: a list with ``name``, ``encoder``, ``head`` and the five figures of
-        ``metrics.json``; ``pairs``: see ``compare_all``; ``published``: the table, or None.
+        ``cohort``, ``classes``, ``n_patients``, ``folds``, ``repeats``, ``distinct_folds`` (folds that test different
+        patients), ``folds_digest``, ``level``, ``n_bootstrap``, ``n_permutations``, ``n_train``, ``n_test``; ``runs``:
+        a list with ``name``, ``encoder``, ``head`` and the five figures of ``metrics.json``; ``pairs``: see
+        ``compare_all``; ``published``: the table, or None.
 
     Raises:
         RunError: Fewer than two runs, one twice, one that is not finished, or runs that cannot be compared.
@@ -89,6 +91,7 @@ def compare_runs(paths: Sequence[Path], *, paper: bool = False) -> dict[str, Any
         "n_patients": len(models[0].patients),
         "folds": int(table.groupby("repeat")["fold"].nunique().max()),
         "repeats": int(table["repeat"].nunique()),
+        "distinct_folds": len(table[["repeat", "fold"]].drop_duplicates() if models[0].redealt else set(table["fold"])),
         "folds_digest": runs[0].folds.digest,
         **{key: getattr(plan, key) for key in ("level", "n_bootstrap", "n_permutations", "n_train", "n_test")},
         "runs": [_described(run) for run in runs],
@@ -107,14 +110,13 @@ def _read(path: Path) -> Run:
                 f"{path / name} is missing; the folder is not a finished run, so make it again with `milkit train-mil`."
             )
             raise RunError(msg)
-    return Run(
-        path.resolve().name,
-        load(MilSettings, path / "settings.yaml", {}),
-        read_json(path / "provenance.json"),
-        read_json(path / "metrics.json"),
-        Folds.load(path / "folds.csv"),
-        Predictions.load(path / "predictions.csv"),
-    )
+    settings = load(MilSettings, path / "settings.yaml", {})
+    predictions = Predictions.load(path / "predictions.csv")
+    if not predictions.classes:
+        msg = f"The run {path} predicts no classes, which a comparison is made of; name runs that do."
+        raise RunError(msg)
+    provenance, metrics = read_json(path / "provenance.json"), read_json(path / "metrics.json")
+    return Run(path.resolve().name, settings, provenance, metrics, Folds.load(path / "folds.csv"), predictions)
 
 
 def _require_same(first: Run, second: Run) -> None:
@@ -161,7 +163,7 @@ def _described(run: Run) -> dict[str, Any]:
     return {
         "name": run.name,
         "encoder": run.provenance.get("encoder"),
-        "head": run.settings.head.name,
+        "head": " or ".join(heads_of(run.settings, run.metrics)),
         **{name: run.metrics.get(name) for name in figures},
     }
 

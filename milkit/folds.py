@@ -50,8 +50,8 @@ class Folds:
             raise FoldError(msg)
         if counts.min() < 3:
             msg = (
-                f"The smallest class, '{counts.idxmin()}', has {counts.min()} patients, where training, validation "
-                "and test need one each; merge it with another class, or leave its patients out."
+                f"The smallest class, '{counts.idxmin()}', has {so_many(int(counts.min()))}, where training, "
+                "validation and test need one each; merge it with another class, or leave its patients out."
             )
             raise FoldError(msg)
         if k < 3 or k > counts.min():
@@ -111,9 +111,36 @@ class Folds:
             yield Split(repeat, fold, ids["train"], ids["validation"], ids["test"])
 
     @property
+    def tested(self) -> pd.DataFrame:
+        """The rows of tested patients."""
+        return self.table[self.table["role"] == "test"]
+
+    @property
     def digest(self) -> str:
         """SHA-256 over the table: equal digests mean that two runs were tested on the same splits."""
         return hashlib.sha256(self.table.to_csv(index=False).encode()).hexdigest()
+
+
+def refuse_unequal_repeats(tested: pd.DataFrame) -> None:
+    """``FoldError`` unless every repeat tests the same patients, each once: then no figure could pool them.
+
+    Args:
+        tested: patient_id and repeat of each test, as the folds plan them, or as predictions have them.
+    """
+    times = pd.crosstab(tested["patient_id"].astype(str), tested["repeat"]).to_numpy()
+    if times.size and (times == 1).all():
+        return
+    several, absent = int((times > 1).any(axis=1).sum()), int((times == 0).any(axis=1).sum())
+    msg = (
+        f"Of the {len(times)} patients that the splits test, {several} are tested several times in a repeat and "
+        f"{absent} not in every repeat, where each repeat must test the same ones once; make splits that do."
+    )
+    raise FoldError(msg)
+
+
+def so_many(n: int) -> str:
+    """``1 patient``, ``2 patients``."""
+    return f"{n} patient{'' if n == 1 else 's'}"
 
 
 def patients_digest(patients: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from milkit.errors import FoldError, first_rows
-from milkit.folds import Folds
+from milkit.folds import Folds, so_many
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -157,10 +157,10 @@ def _best_swap(scaled: Floats, inner: Floats, own: Floats, fold_of: Ints) -> tup
 def _require_values(groups: "pd.Series[str]") -> None:
     blank = groups.isna() | (groups.astype(str).str.strip() == "")
     if blank.any():
-        names = first_rows([str(name) for name in groups.index[blank]])
+        n, names = int(blank.sum()), first_rows([str(name) for name in groups.index[blank]])
         msg = (
-            f"{int(blank.sum())} patients have no value in the column '{groups.name}' ({names}), "
-            "where each belongs to a group; complete the table of patients, or leave these patients out."
+            f"{so_many(n)} {'has' if n == 1 else 'have'} no value in the column '{groups.name}' ({names}), where each "
+            "belongs to a group; complete the table of patients, or leave these patients out."
         )
         raise FoldError(msg)
 

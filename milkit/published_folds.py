@@ -21,7 +21,7 @@ import pandas as pd
 from milkit.clinical_tables import plain, read_table
 from milkit.cohort import natural_key
 from milkit.errors import FoldError, first_rows
-from milkit.folds import ROLES, Folds
+from milkit.folds import ROLES, Folds, refuse_unequal_repeats, so_many
 
 _ROLE_NAMES = {
     "train": "train",
@@ -70,10 +70,13 @@ def published_folds(
         raise FoldError(msg)
     known = table["patient_id"].isin(labels.index)
     strangers, absent = table.loc[~known, "patient_id"].nunique(), int((~labels.index.isin(table["patient_id"])).sum())
-    notes = [f"{strangers} patients of the published folds are not in the store."] if strangers else []
-    notes += [f"{absent} patients of the store are not in the published folds and take no part."] if absent else []
+    are = ["is" if n == 1 else "are" for n in (strangers, absent)]
+    notes = [f"{so_many(strangers)} of the published folds {are[0]} not in the store."] if strangers else []
+    if absent:
+        notes.append(f"{so_many(absent)} of the store {are[1]} not in the published folds, and out of this run.")
     folds = Folds(table[known].reset_index(drop=True))
     _check(path, folds, labels)
+    refuse_unequal_repeats(folds.tested)
     return Published(folds, tuple(notes))
 
 

@@ -124,11 +124,9 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 def _dotted(values: Any, prefix: str = "") -> Any:
     """``{training: {learning_rate: [...]}}``, as `--set` writes it, is ``{training.learning_rate: [...]}``."""
     if not isinstance(values, dict):
-        return values
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        return {prefix: values} if prefix else values
+    parts = [_dotted(value, f"{prefix}.{key}".lstrip(".")) for key, value in values.items()]
+    return {key: value for part in parts for key, value in part.items()}
 
 
 class MilSettings(Settings):

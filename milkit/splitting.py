@@ -29,6 +29,12 @@ def make_folds(patients: pd.DataFrame, settings: MilSettings) -> Folds:
                 "to split; leave one of them out."
             )
             raise FoldError(msg)
+        if settings.repeats > 1:
+            msg = (
+                f"Both --repeats {settings.repeats} and --folds-file {settings.folds_file} were given, where the file "
+                "says how often to split; leave --repeats out, or give --seeds to train several times."
+            )
+            raise FoldError(msg)
         published = published_folds(settings.folds_file, labels, settings.by, inner=settings.folds, seed=settings.seed)
         for note in published.notes:
             log.warning(note)

@@ -30,7 +30,7 @@ def kaplan_meier(curves: pd.DataFrame, at_risk: pd.DataFrame, result: Mapping[st
             _curve(upper, curves[curves["group"] == name], str(name), colour, dashes)
         if at_risk["time"].max() >= result["horizon"]:
             upper.axvline(result["horizon"], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
-        upper.set(ylim=(-0.02, 1.03), ylabel="Share without event", yticks=(0, 0.25, 0.5, 0.75, 1))
+        upper.set(ylim=(-0.02, 1.03), xlabel="Time", ylabel="Share without event", yticks=(0, 0.25, 0.5, 0.75, 1))
         upper.set_title(_log_rank(result), fontsize=10.5, loc="left")
         upper.tick_params(labelbottom=True)
         upper.legend(frameon=False, loc="best", handlelength=2.6)
@@ -84,7 +84,7 @@ def _curve(axes: Axes, curve: pd.DataFrame, name: str, colour: Any, dashes: Any)
     time, survival = curve["time"].to_numpy(), curve["survival"].to_numpy()
     low, high = (curve[key].to_numpy(dtype=np.float64) for key in ("ci_low", "ci_high"))
     axes.fill_between(time, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
-    label = f"{name} ({int(curve['events'].sum())} of {int(curve['at_risk'].iloc[0])})"
+    label = f"{name}: {int(curve['events'].sum())} events in {int(curve['at_risk'].iloc[0])}"
     axes.step(time, survival, where="post", color=colour, linestyle=dashes, linewidth=2, label=label)
     censored = curve["censored"].to_numpy() > 0
     axes.plot(time[censored], survival[censored], "|", color=colour, markersize=7)
@@ -94,10 +94,11 @@ def _risk_table(axes: Axes, at_risk: pd.DataFrame, names: list[Any]) -> None:
     for row, name in enumerate(names):
         for time, count in at_risk.loc[at_risk["group"] == name, ["time", "at_risk"]].itertuples(index=False):
             axes.text(time, row, f"{count:g}", ha="center", va="center")
-    axes.set(ylim=(len(names) - 0.4, -0.6), xlabel="Time", xticks=sorted(set(at_risk["time"])))
+    axes.set(ylim=(len(names) - 0.4, -0.6), xticks=sorted(set(at_risk["time"])))
     axes.set_yticks(range(len(names)), [str(name) for name in names])
     axes.set_title("Still followed", fontsize=10.5, loc="left")
     axes.tick_params(length=0, labelbottom=False)
+    axes.tick_params(axis="y", pad=14)
     for side in axes.spines.values():
         side.set_visible(False)
 

@@ -8,19 +8,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from audit_toys import people, predictions_of, store_of
+from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from toys import toy_patients
 
 from milkit.audit.columns import covariate_columns, differential_columns
 from milkit.audit.controls import run_controls
-from milkit.audit.increment import combined
+from milkit.audit.increment import RIDGE, combined, fitted_weights
 from milkit.audit.scores import Scorer
 from milkit.audit.simple_models import LIGHT, PENALTIES, Rows, logistic, of_covariates, of_sizes, rows_of, standardised
 from milkit.bags import BagStore
 from milkit.folds import Folds
 from milkit.mil.crossval import cross_validate
+from milkit.report.controls import shown_controls
 from milkit.settings import MilSettings
 from milkit.statistics.out_of_fold import Resamples
+from milkit.statistics.summary import summarise
 
 FAST: dict[str, Any] = {"folds": 3, "bootstrap": 200, "training": {"max_epochs": 2}}
 
@@ -109,16 +112,13 @@ def test_a_model_that_knows_more_than_a_covariate_adds_to_it(tmp_path: Path) -> 
 
 
 def test_a_head_that_was_given_the_covariates_is_compared_with_them_as_it_is(tmp_path: Path) -> None:
-    class Fused(MilSettings):
-        covariates: tuple[str, ...] = ("age",)
-
     patients = people(60)
     patients["age"], patients["weight"] = np.random.default_rng(0).normal(60, 10, size=(2, 60))
     store = store_of(tmp_path / "s.zarr", patients, dict.fromkeys(patients.index, 3), {})
     folds = Folds.stratified(patients["label"], 5, seed=0)
     p_first = dict(zip(patients.index, np.random.default_rng(1).uniform(size=60), strict=True))
     tested, validated = (predictions_of(folds, patients, p_first, role) for role in ("test", "validation"))
-    result = run_controls(store, folds, tested, Fused(bootstrap=200), validated)
+    result = run_controls(store, folds, tested, MilSettings(bootstrap=200, covariates=["age"]), validated)
     added, alone = result["increment"], _by_name(result)["covariates"]
     assert alone["columns"] == added["columns"] == ["age"]
     assert added["weight"] is None
@@ -137,11 +137,124 @@ def test_a_value_that_one_class_lacks_is_said_to_tell_it(tmp_path: Path) -> None
     ) in result["warnings"]
 
 
-def test_the_product_of_two_models_is_normalised_and_weight_0_leaves_the_first() -> None:
-    first, second = np.array([[0.2, 0.8], [0.5, 0.5]]), np.array([[0.9, 0.1], [0.3, 0.7]])
-    product = first * second**0.5
-    np.testing.assert_allclose(combined(first, second, 0.5), product / product.sum(axis=1, keepdims=True))
-    np.testing.assert_allclose(combined(first, second, 0.0), first)
+def test_the_product_of_two_models_is_normalised_and_a_weight_of_0_leaves_the_other() -> None:
+    both = np.array([[[0.2, 0.8], [0.5, 0.5]], [[0.9, 0.1], [0.3, 0.7]]])
+    product = both[0] ** 0.7 * both[1] ** 0.5
+    np.testing.assert_allclose(combined(both, np.array([0.7, 0.5])), product / product.sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(combined(both, np.array([1.0, 0.0])), both[0])
+
+
+def _two_models(timid: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """A first model of noise and a second one that knows something of three unequal classes, as sure as asked for."""
+    generator = np.random.default_rng(7)
+    labels = np.array([0] * 4 + [1] * 8 + [2] * 3)
+    logits = generator.normal(size=(2, 15, 3))
+    logits[1] = timid * (logits[1] + 1.5 * np.eye(3)[labels])
+    return np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True), labels
+
+
+def test_the_weights_have_the_least_penalised_cross_entropy_of_a_grid() -> None:
+    both, labels = _two_models()
+    logits = np.log(both) - np.log(both).mean(axis=2, keepdims=True)
+    scale = np.sqrt((logits**2).mean(axis=(1, 2)))
+    of_patient = 15 / 3 / np.bincount(labels)[labels]
+
+    def loss(v: float, w: float) -> float:
+        z = v * logits[0] / scale[0] + w * logits[1] / scale[1]
+        true = np.exp(z[np.arange(15), labels]) / np.exp(z).sum(axis=1)
+        return float(-(of_patient * np.log(true)).sum() + RIDGE * (v**2 + w**2) / 2)
+
+    weights, share = fitted_weights(both, labels)
+    best = min((loss(v, w), v, w) for v in np.arange(0, 3, 0.01) for w in np.arange(0, 3, 0.01))
+    np.testing.assert_allclose(weights * scale, best[1:], atol=0.011)
+    assert share == pytest.approx(weights[1] * scale[1] / (weights * scale).sum())
+
+
+def test_how_sure_a_model_is_changes_nothing_of_what_is_made_of_it() -> None:
+    (sure, labels), (timid, _) = _two_models(), _two_models(0.01)
+    np.testing.assert_allclose(
+        combined(timid, fitted_weights(timid, labels)[0]), combined(sure, fitted_weights(sure, labels)[0]), atol=1e-4
+    )
+
+
+def test_two_models_of_which_neither_knows_anything_leave_the_first() -> None:
+    both, labels = _two_models()
+    swapped = np.stack([both[1], both[1]])[:, :, [1, 2, 0]]
+    weights, share = fitted_weights(swapped, labels)
+    np.testing.assert_array_equal(weights, [1.0, 0.0])
+    assert share == 0.0
+
+
+@pytest.mark.parametrize("timid", [0.02, 2.0])
+def test_a_good_model_is_not_spoiled_by_a_covariate_that_knows_nothing(tmp_path: Path, timid: float) -> None:
+    """A head that was stopped early ranks well and is hardly sure of anything; age is noise."""
+    generator = np.random.default_rng(0)
+    patients = people(60)
+    patients["age"] = generator.normal(60, 10, size=60)
+    store = store_of(tmp_path / "s.zarr", patients, dict.fromkeys(patients.index, 3), {})
+    logits = timid * (np.where(patients["label"] == "A", 1, -1) + 0.8 * generator.normal(size=60))
+    result = _controls(store, dict(zip(patients.index, 1 / (1 + np.exp(-logits)), strict=True)))
+    alone, together = result["model"], result["increment"]["together"]
+    assert alone["balanced_accuracy"]["estimate"] > 0.8
+    assert together["balanced_accuracy"]["estimate"] > alone["balanced_accuracy"]["estimate"] - 0.05
+    assert together["auroc_macro"]["estimate"] > alone["auroc_macro"]["estimate"] - 0.05
+    assert result["increment"]["weight"] > 0.7
+
+
+def test_shuffles_that_are_all_right_or_all_wrong_are_not_called_above_chance() -> None:
+    """Of 10 shuffles 7 hit everybody: over patients nothing varies, over shuffles 0.7 is an ordinary share of 0.5."""
+    labels = np.arange(40) % 2
+    scorer = Scorer(labels, ("A", "B"), Resamples.of(labels, 200, 0.95, 0))
+    right = np.eye(2)[labels]
+    shuffles = np.stack([right if number < 7 else 1 - right for number in range(10)])
+    figure = scorer.over_shuffles(shuffles)["balanced_accuracy"]
+    expected = stats.ttest_1samp([1.0] * 7 + [0.0] * 3, 0.5).confidence_interval(0.95)
+    assert figure == pytest.approx({"estimate": 0.7, "ci_low": expected.low, "ci_high": expected.high})
+    assert expected.low < 0.5
+
+
+def test_a_covariate_that_a_split_cannot_learn_is_named_and_not_said_to_be_absent(tmp_path: Path) -> None:
+    patients = people(20)
+    patients["age"] = np.where(np.arange(20) < 2, np.arange(20.0), np.nan)
+    store = store_of(tmp_path / "s.zarr", patients, dict.fromkeys(patients.index, 3), {})
+    folds = Folds.stratified(patients["label"], 5, seed=0)
+    others = ~folds.table["patient_id"].isin(["P000", "P001"]) | (folds.table["role"] != "train")
+    folds = Folds(folds.table[others])
+    tested = predictions_of(folds, patients, dict.fromkeys(patients.index, 0.5), "test")
+    assert run_controls(store, folds, tested, MilSettings(bootstrap=100))["absent"] == [
+        "No control uses age: some split has no training patient whose value is known.",
+        "The table of patients has no differential count (pb_… or bm_…), so there is no such control.",
+    ]
+
+
+def test_a_fault_in_the_controls_does_not_cost_the_run(
+    toy_store: BagStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        msg = "patient P00 is not finite"
+        raise ValueError(msg)
+
+    monkeypatch.setattr("milkit.audit.controls.run_controls", broken)
+    run = tmp_path / "run"
+    metrics = cross_validate(toy_store, MilSettings.model_validate(FAST), run)
+    controls, log = json.loads((run / "controls.json").read_text()), (run / "log.txt").read_text()
+    assert controls["failed"] == "ValueError"
+    assert controls["warnings"] == [
+        "The controls beside this run failed (ValueError; the traceback is in log.txt), so that it cannot be told "
+        "whether age, sex or the number of cells alone would do as well."
+    ]
+    assert controls["model"]["balanced_accuracy"]["estimate"] == metrics["balanced_accuracy"]["estimate"]
+    assert "in broken" in log
+    assert "P00" not in log
+    assert not shown_controls(controls, "95 %").others  # type: ignore[union-attr]
+
+
+def test_the_log_keeps_the_message_of_a_fault_that_names_no_patient(
+    toy_store: BagStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("milkit.audit.controls.make_study", lambda *_: 1 / 0)
+    cross_validate(toy_store, MilSettings.model_validate(FAST), tmp_path / "run")
+    assert "ZeroDivisionError: division by zero" in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_more_features_than_patients_are_fitted_as_without_the_rotation() -> None:
@@ -261,6 +374,20 @@ def test_the_controls_beside_a_run_hold_its_own_figures(toy_store: BagStore, tmp
 def test_controls_can_be_switched_off(toy_store: BagStore, tmp_path: Path) -> None:
     cross_validate(toy_store, MilSettings.model_validate(FAST | {"controls": False}), tmp_path / "run")
     assert not (tmp_path / "run" / "controls.json").exists()
+
+
+def test_the_intervals_of_the_model_are_those_of_metrics_json_whatever_the_order_of_patients(tmp_path: Path) -> None:
+    """The store's order is natural, P2 before P10; that of the metrics is of text."""
+    patients = people(40)
+    patients.index = pd.Index([f"P{number}" for number in range(40)], name="patient_id")
+    store = store_of(tmp_path / "s.zarr", patients, dict.fromkeys(patients.index, 3), {})
+    folds = Folds.stratified(patients["label"], 5, seed=0)
+    p_first = dict(zip(patients.index, np.random.default_rng(1).uniform(size=40), strict=True))
+    tested = predictions_of(folds, patients, p_first, "test")
+    found = run_controls(store, folds, tested, MilSettings(bootstrap=200))["model"]
+    metrics = summarise(tested, n_bootstrap=200, level=0.95, seed=MilSettings().seed)
+    for name in ("balanced_accuracy", "auroc_macro"):
+        assert found[name] == pytest.approx({key: metrics[name][key] for key in found[name]})
 
 
 def test_rows_are_positions_in_the_table_of_patients() -> None:

@@ -9,6 +9,7 @@ from audit_toys import people
 
 from milkit.audit.columns import covariate_columns
 from milkit.audit.table_controls import SIZE, table_controls
+from milkit.errors import FoldError
 from milkit.folds import Folds
 
 
@@ -32,6 +33,13 @@ def test_a_column_that_carries_the_label_is_told_from_one_that_does_not(patients
     )
     assert noise["difference"]["balanced_accuracy"]["ci_low"] > 0.3
     assert result["folds_digest"] == folds.digest
+
+
+def test_folds_that_leave_somebody_untested_are_refused(patients: pd.DataFrame) -> None:
+    folds = Folds.stratified(patients["label"], 5, seed=0)
+    some = Folds(folds.table[folds.table["fold"] < 4])
+    with pytest.raises(FoldError, match=r"^12 of 60 patients are not tested in every repeat; give folds that test"):
+        table_controls(patients, np.full(60, 10), {"count": ["count"]}, some, n_bootstrap=100)
 
 
 def test_the_number_of_cells_is_a_column_of_its_own_and_goes_with_others(patients: pd.DataFrame) -> None:

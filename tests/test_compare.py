@@ -16,6 +16,7 @@ from milkit.cli import app
 from milkit.compare import compare_runs
 from milkit.errors import RunError, SettingsError
 from milkit.folds import Folds
+from milkit.group_folds import leave_site_out
 from milkit.predictions import Predictions
 from milkit.settings import MilSettings, dump
 from milkit.statistics.delong import delong_test
@@ -106,6 +107,37 @@ def test_the_test_over_folds_is_corrected_for_what_they_share(write_run: WriteRu
     differences = fold_differences(*runs)
     t = differences.mean() / np.sqrt((1 / 10 + 12 / 36) * differences.var(ddof=1))  # three of five folds train
     assert pair["balanced_accuracy_folds"]["p"] == pytest.approx(2 * stats.t.sf(abs(t), 9))
+
+
+def test_repeats_that_leave_out_the_same_sites_are_no_further_folds(write_run: WriteRun) -> None:
+    sites = pd.Series([f"S{number // 3 % 4}" for number in range(60)], index=LABELS.index, name="site")
+    folds = leave_site_out(LABELS, sites, inner=5, seed=0, repeats=3)
+    runs = [write_run("a", 1.5, folds=folds), write_run("b", 1.0, seed=1, folds=folds)]
+    result = compare_runs(runs)
+    differences = fold_differences(*runs).reshape(3, 4).mean(axis=0)
+    t = differences.mean() / np.sqrt((1 / 4 + result["n_test"] / result["n_train"]) * differences.var(ddof=1))
+    assert result["pairs"][0]["balanced_accuracy_folds"]["p"] == pytest.approx(2 * stats.t.sf(abs(t), 3))
+    assert (result["folds"], result["repeats"], result["distinct_folds"]) == (4, 3, 4)
+
+
+def test_one_fixed_test_has_no_test_over_folds(write_run: WriteRun) -> None:
+    once = Folds.stratified(LABELS, 5, seed=0)
+    first = once.table[once.table["fold"] == 0]
+    folds = Folds(pd.concat([first.assign(repeat=repeat) for repeat in range(4)], ignore_index=True))
+    result = compare_runs([write_run("a", 1.5, folds=folds), write_run("b", 1.0, seed=1, folds=folds)])
+    gap = result["pairs"][0]["balanced_accuracy_folds"]
+    assert gap["difference"] == pytest.approx(result["pairs"][0]["balanced_accuracy"]["difference"])
+    assert gap["p"] is gap["ci_low"] is None
+    assert result["distinct_folds"] == 1
+
+
+def test_a_run_that_predicts_no_classes_is_refused(write_run: WriteRun) -> None:
+    runs = [write_run("a"), write_run("b")]
+    table = pd.read_csv(runs[1] / "predictions.csv")
+    table[["patient_id", "repeat", "fold", "label"]].to_csv(runs[1] / "predictions.csv", index=False)
+    assert refused(*runs) == (
+        f"The run {runs[1]} predicts no classes, which a comparison is made of; name runs that do."
+    )
 
 
 def test_a_class_s_auroc_is_compared_by_delong_s_test_over_all_repeats(write_run: WriteRun) -> None:

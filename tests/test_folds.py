@@ -6,8 +6,11 @@ import pandas as pd
 import pytest
 from toys import toy_patients
 
+from milkit.bags import BagStore
 from milkit.errors import FoldError
-from milkit.folds import Folds
+from milkit.folds import Folds, refuse_unequal_repeats
+from milkit.mil.crossval import cross_validate
+from milkit.settings import MilSettings
 
 
 @pytest.fixture
@@ -50,6 +53,26 @@ def test_a_number_of_folds_that_cannot_be_is_refused(k: int) -> None:
 def test_one_class_is_refused() -> None:
     with pytest.raises(FoldError, match=r"All 4 patients have the label 'A'; training needs two classes"):
         Folds.stratified(pd.Series("A", index=list("wxyz")), 3, seed=0)
+
+
+def test_repeats_that_test_other_patients_are_refused(folds: Folds) -> None:
+    refuse_unequal_repeats(folds.tested)
+    once = (folds.tested["repeat"] == 1) & (folds.tested["patient_id"] == "P00")
+    with pytest.raises(FoldError, match=r"^Of the 18 patients that the splits test, 0 are tested several times in a"):
+        refuse_unequal_repeats(folds.tested[~once])
+    twice = pd.concat([folds.tested, folds.tested[once]])
+    with pytest.raises(FoldError, match=r"1 are tested several times in a repeat and 0 not in every repeat, where"):
+        refuse_unequal_repeats(twice)
+
+
+def test_they_are_refused_before_anything_is_trained(
+    folds: Folds, toy_store: BagStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("milkit.mil.crossval.Bags.load", lambda *_: pytest.fail("read the bags"))
+    some = Folds(folds.table[(folds.table["repeat"] == 0) | (folds.table["fold"] == 0)])
+    with pytest.raises(FoldError, match=r"the splits test, 0 are tested several times in a repeat and 14 not in every"):
+        cross_validate(toy_store, MilSettings(), tmp_path / "run", some)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_saved_table_comes_back(folds: Folds, tmp_path: Path) -> None:

@@ -87,8 +87,8 @@ def test_patients_of_one_side_only_are_left_out_and_counted(tmp_path: Path) -> N
     more = pd.concat([LABELS, pd.Series({"NEW1": "A", "NEW2": "B"})])
     published = published_folds(_write(tmp_path / "folds", parts), more)
     assert published.notes == (
-        "1 patients of the published folds are not in the store.",
-        "2 patients of the store are not in the published folds and take no part.",
+        "1 patient of the published folds is not in the store.",
+        "2 patients of the store are not in the published folds, and out of this run.",
     )
     assert not {"XXX", "NEW1"} & set(published.folds.table["patient_id"])
 
@@ -141,6 +141,20 @@ def test_two_ways_to_split_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         FoldError, match=r"Both --splits leave-site-out and --folds-file .* were given, expected one way"
     ):
+        make_folds(pd.DataFrame({"label": LABELS}), settings)
+
+
+def test_a_table_whose_repeats_test_other_patients_is_refused(tmp_path: Path) -> None:
+    folds = Folds.stratified(LABELS, 5, seed=0, repeats=2)
+    folds = Folds(folds.table[(folds.table["repeat"] == 0) | (folds.table["fold"] < 4)])
+    folds.save(tmp_path / "folds.csv")
+    with pytest.raises(FoldError, match=r"^Of the 30 patients that the splits test, 0 .* and 6 not in every repeat"):
+        published_folds(tmp_path / "folds.csv", LABELS)
+
+
+def test_repeats_beside_published_folds_are_refused(tmp_path: Path) -> None:
+    settings = MilSettings(folds_file=tmp_path / "folds.csv", repeats=3)
+    with pytest.raises(FoldError, match=r"^Both --repeats 3 and --folds-file .* were given, where the file says how"):
         make_folds(pd.DataFrame({"label": LABELS}), settings)
 
 

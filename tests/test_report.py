@@ -34,12 +34,13 @@ def make_run(
     patients: tuple[str, ...] = PATIENTS,
     repeats: int = 1,
     class_wise: bool = False,
+    n_cells: int = N_CELLS,
 ) -> Path:
     """A store with drawn noise and a run whose third, sixth and ninth patient are predicted wrong; returns the run."""
     rng = np.random.default_rng(0)
     labels = pd.Series([classes[number % 3] for number in range(len(patients))], index=list(patients))
     cells = pd.DataFrame(
-        [(f"c{p}/{c}", name, f"{p}/{c}.png") for p, name in enumerate(patients) for c in range(N_CELLS)],
+        [(f"c{p}/{c}", name, f"{p}/{c}.png") for p, name in enumerate(patients) for c in range(n_cells)],
         columns=["cell_id", "patient_id", "path"],
     )
     for path in cells["path"]:
@@ -53,7 +54,7 @@ def make_run(
     store = BagStore.create(root / "noise.zarr", table, cells, 2, made_of)
     for name in patients:
         lost = {"c1/0": "the file is missing"} if name == patients[1] else {}
-        store.write(name, np.zeros((N_CELLS, 2)), np.zeros((N_CELLS, 32), np.uint8), lost)
+        store.write(name, np.zeros((n_cells, 2)), np.zeros((n_cells, 32), np.uint8), lost)
     store.close()
     source = {
         "root": str(root / "images"),

@@ -14,6 +14,7 @@ import pytest
 from milkit.patient_flow import Exclusion, flow_notes
 from milkit.report import write
 from milkit.settings import ReportSettings
+from milkit.tables import read_table, write_table
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
@@ -44,6 +45,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_run = runpy.run_path(str(Path(__file__).with_name("test_report.py")))["make_run"]
     long_name = "RUNX1_RUNX1T1_and_a_very_long_name_of_a_class"
     run: Path = make_run(tmp_path_factory.mktemp("browser"), classes=("control", "NPM1", long_name))
+    table = read_table(run / "predictions.csv").set_index("patient_id")
+    table.loc["P1", "p_control"] = 0.5996  # printed as 0.60
+    table.loc["P9", ["p_control", "p_NPM1", f"p_{long_name}"]] = [0.8, 0.1, 0.1]
+    write_table(run / "predictions.csv", table.reset_index())
     source = run.parent.parent / "noise.zarr" / "source.json"
     steps = [Exclusion(f"a reason with {long_name}", 2, 9, 3, 11), Exclusion("age missing", 0, 9, 1, 10)]
     source.write_text(json.dumps(json.loads(source.read_text()) | {"notes": flow_notes(11, steps, 14)}))
@@ -114,12 +119,49 @@ def test_search_filters_by_id(report: str, opened: OpenPage) -> None:
 
 def test_filters_by_label_and_by_error_work_together(report: str, opened: OpenPage) -> None:
     page = opened(report)
-    page.get_by_label("Only wrong predictions").check()
+    page.get_by_label("Prediction", exact=True).select_option("wrong")
     assert shown(page) == ["P3", "P6", "P9"]
     page.get_by_label("Label", exact=True).select_option("control")
     assert shown(page) == []
-    page.get_by_label("Only wrong predictions").uncheck()
+    page.get_by_label("Prediction", exact=True).select_option("right")
     assert shown(page) == ["P1", "P4", "P7"]
+    page.get_by_role("button", name="Clear").click()
+    assert len(shown(page)) == 9
+
+
+RANGES = [("0.6", "", 9), ("0.61", "", 1), ("0.8", "0.8", 1), ("", "0.60", 8), ("0.9", "", 0), ("0.7", "0.5", 0)]
+
+
+@pytest.mark.parametrize(("least", "most", "found"), RANGES)
+def test_confidence_filters_by_what_is_printed(
+    report: str, opened: OpenPage, least: str, most: str, found: int
+) -> None:
+    page = opened(report)
+    page.get_by_label("from", exact=True).fill(least)
+    page.get_by_label("to", exact=True).fill(most)
+    assert len(shown(page)) == found
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_keyboard_alone_reaches_every_filter_and_the_patients(report: str, opened: OpenPage, width: int) -> None:
+    page = opened(report, width)
+    page.get_by_label("Patient", exact=True).focus()
+    for key in ("p", "Tab", "r", "Tab", "w", "Tab", "ArrowUp", "Tab", "1", *["Tab"] * 4, "Enter"):
+        page.keyboard.press(key)
+    values = page.locator("form.filter").evaluate("form => [...new FormData(form).values()]")
+    assert [value[:5] for value in values] == ["p", "RUNX1", "wrong", "0.05", "1"]
+    assert page.locator("details.patient[open] .who").all_inner_texts() == ["P3"]
+    assert overflow(page) <= 0
+
+
+def test_linked_patient_is_shown_though_the_filter_hides_it(report: str, opened: OpenPage) -> None:
+    page = opened(report)
+    page.get_by_label("Patient", exact=True).fill("p3")
+    anchor = page.locator("details.patient").nth(4).get_attribute("id")
+    page.evaluate("(anchor) => { location.hash = anchor; }", anchor)
+    page.wait_for_function("document.querySelector('details.patient[open]')")
+    assert len(shown(page)) == 9
+    assert page.locator("details.patient[open] .who").all_inner_texts() == ["P5"]
 
 
 def test_keyboard_opens_a_patient_and_shows_where_it_is(report: str, opened: OpenPage) -> None:
@@ -235,3 +277,24 @@ def test_pages_of_patients_lead_there_and_back(
     page.get_by_role("link", name="Previous: P3").click()
     page.get_by_role("link", name="All patients").click()
     assert page.locator("details.patient[open] .who").all_inner_texts() == ["P3"]
+
+
+def test_way_back_from_a_patient_s_page_finds_the_list_as_it_was(
+    run: Path, opened: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "CARDS_LIMIT", 1000)
+    folder = run.with_name(f"back-{os.getpid()}")
+    shutil.copytree(run, folder)
+    page = opened(write.write_report(folder, ReportSettings()).as_uri())
+    page.get_by_label("Prediction", exact=True).select_option("wrong")
+    page.get_by_label("to", exact=True).fill("0.7")
+    before = shown(page)
+    page.locator("details.patient:visible summary").nth(1).click()
+    page.get_by_role("link", name=f"Show the cells of {before[1]}").click()
+    assert page.locator("h1").inner_text() == before[1]
+    page.go_back()
+    assert shown(page) == before
+    assert page.get_by_label("Prediction", exact=True).input_value() == "wrong"
+    assert page.locator("details.patient[open] .who").all_inner_texts() == [before[1]]
+    page.reload()
+    assert shown(page) == before

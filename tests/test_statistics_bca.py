@@ -6,7 +6,7 @@ from scipy import stats
 
 from milkit.statistics import discrimination
 from milkit.statistics.bca import Metric, acceleration, bca_estimate, bca_interval, leave_one_out
-from milkit.statistics.intervals import bootstrap_weights, percentile_interval
+from milkit.statistics.intervals import bootstrap_weights, percentile_interval, without_nan
 
 
 def weighted_mean(values: np.ndarray) -> Metric:
@@ -72,6 +72,26 @@ def test_undefined_resamples_are_left_out_and_an_undefined_acceleration_is_none(
     holes = np.concatenate([resamples, np.full(30, np.nan)])
     assert bca_interval(0.2, holes, np.nan, 0.9) == bca_interval(0.2, resamples, 0.0, 0.9)
     assert np.isnan(bca_interval(0.2, np.full(5, np.nan), 0.0, 0.9)).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_infinite_values_are_undefined_ones_and_give_no_warning() -> None:
+    resamples = np.linspace(-1, 1, 201)
+    holes = np.concatenate([resamples, [np.inf, -np.inf]])
+    assert bca_interval(0.2, holes, 0.0, 0.9) == bca_interval(0.2, resamples, 0.0, 0.9)
+    assert np.isnan(bca_interval(np.inf, resamples, 0.0, 0.9)).all()
+    assert np.isnan(acceleration(np.array([1.0, np.inf, 2.0]), np.zeros(3, dtype=np.int64)))
+
+
+def test_json_holds_nothing_in_the_place_of_nan_and_infinity() -> None:
+    values = {"a": [1.0, np.nan, {"b": np.inf}], "c": np.float64("-inf"), "d": "text"}
+    assert without_nan(values) == {"a": [1.0, None, {"b": None}], "c": None, "d": "text"}
+
+
+@pytest.mark.filterwarnings("error")
+def test_nobody_is_left_when_the_only_patient_is_left_out() -> None:
+    found = bca_estimate(weighted_mean(np.array([3.0])), np.zeros(1, dtype=np.int64), n_resamples=50)
+    assert found == (3.0, 3.0, 3.0)
 
 
 def test_a_stratum_of_one_patient_does_not_skew_the_interval() -> None:

@@ -262,7 +262,7 @@ def test_parts_of_the_variance_are_those_of_the_single_trainings() -> None:
 def test_repeats_that_test_different_patients_are_refused() -> None:
     table = predictions_of(noisy(2)).table
     other = Predictions(table[(table["repeat"] == 0) | (table["patient_id"] != "P001")], CLASSES)
-    with pytest.raises(FoldError, match=r"^The repeats of the splits test different patients, where every repeat must"):
+    with pytest.raises(FoldError, match=r"where each repeat must test the same ones once; make splits that do\.$"):
         OutOfFold.of(other)
 
 

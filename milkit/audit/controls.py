@@ -14,15 +14,19 @@
   * ``difference``: the model less the control, paired, in ``balanced_accuracy`` and ``auroc_macro``;
 
 * ``increment`` (see ``milkit.audit.increment``), null where there is nothing to add to: ``columns``, the figures of
-  covariates and model ``together``, ``difference`` (these less those of the covariates alone) and ``weight``, the mean
-  weight of the model, null where the head was given the covariates;
+  covariates and model ``together``, ``difference`` (these less those of the covariates alone) and ``weight``, the
+  model's mean share of the two weights, null where the head was given the covariates;
 * ``absent``: sentences on controls that could not be made;
-* ``warnings``: sentences that a report must show first; ``sentences``: all of them, these first.
+* ``warnings``: sentences that a report must show first; ``sentences``: all of them, these first;
+* ``failed``: only where the controls could not be made, the kind of error; ``controls`` is then empty.
 
-All intervals resample tested patients and take the fitted models as they are.
+Intervals resample tested patients and take the fitted models as they are; those of ``permuted_labels`` are over the
+shuffles of the labels.
 """
 
-from collections.abc import Sequence
+import logging
+import traceback
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +35,7 @@ from milkit.audit.columns import covariate_columns, differential_columns
 from milkit.audit.control_sentences import describe, listed
 from milkit.audit.increment import increment
 from milkit.audit.pooled import pool
-from milkit.audit.scores import Scores
+from milkit.audit.scores import HEADLINES, Scores
 from milkit.audit.simple_models import PENALTIES, Inputs, of_covariates, of_sizes, permuted, standardised, tested
 from milkit.audit.study import Study, make_study
 from milkit.bags import BagStore
@@ -46,6 +50,10 @@ PERMUTATIONS = 10
 MOST_COLUMNS = 10
 """Covariates that have a control of their own, at most."""
 
+_NAMES = {"covariates": "covariates, such as age or sex", "differential": "differential count (pb_… or bm_…)"}
+
+log = logging.getLogger(__name__)
+
 
 class Control(NamedTuple):
     """A control that was made."""
@@ -54,6 +62,8 @@ class Control(NamedTuple):
     title: str
     columns: tuple[str, ...]
     scores: Scores
+    headlines: Mapping[str, Any] = {}
+    """Both headline figures, where their intervals are not over patients."""
 
     @property
     def name(self) -> str:
@@ -83,14 +93,20 @@ def run_controls(
     study = make_study(pool(store), folds, predictions, settings)
     model = study.of_run([predictions, *([validated] if validated else [])])
     scores, absent = study.score(model), list[str]()
-    declared = tuple(getattr(settings, "covariates", ()))
-    columns = declared or _known_in_all(study, covariate_columns(store.patients))
+    declared = tuple(settings.covariates)
+    there = covariate_columns(store.patients)
+    columns = declared or _known_in_all(study, there)
+    if lost := [name for name in there if name not in columns and not declared]:
+        absent.append(f"No control uses {listed(lost)}: some split has no training patient whose value is known.")
     controls = _controls(study, columns, absent)
     alone = next((control.scores for control in controls if control.kind == "covariates"), None)
     added = increment(study, columns, None if declared else model, scores, alone) if alone else None
     if alone and added is None:
         absent.append("The run has no predictions of validation patients, so there is no increment of the model.")
-    result = _facts(study, folds, settings) | {
+    n_classes = len(np.unique(study.labels[study.rows]))
+    result = _facts(folds, settings) | {
+        "n_patients": len(study.rows),
+        "chance": {"balanced_accuracy": 1 / n_classes, "auroc_macro": 0.5},
         "model": study.scorer.summary(scores),
         "controls": [_entry(study, scores, control) for control in controls],
         "increment": added,
@@ -100,13 +116,47 @@ def run_controls(
     return {**result, "warnings": warnings, "sentences": [*warnings, *notes]}
 
 
+def controls_or_failure(
+    store: BagStore,
+    folds: Folds,
+    predictions: Predictions,
+    settings: MilSettings,
+    validated: Predictions,
+    metrics: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Like ``run_controls``; where that fails, what says so, since a fault in a control must not cost the trained run.
+
+    The log gets the traceback, without the error's message where a patient's id is in it.
+    """
+    try:
+        return run_controls(store, folds, predictions, settings, validated)
+    except Exception as error:
+        kind = type(error).__name__
+        named = any(str(name) in str(error) for name in store.patients.index)
+        message = "its message names a patient and is left out" if named else str(error)
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        log.error("The controls failed, and the run goes on without them: %s: %s\n%s", kind, message, frames)
+        sentence = (
+            f"The controls beside this run failed ({kind}; the traceback is in log.txt), so that it cannot be told "
+            "whether age, sex or the number of cells alone would do as well."
+        )
+        study = {"n_patients": metrics["n_patients"], "model": {name: _bare(metrics[name]) for name in HEADLINES}}
+        nothing: dict[str, Any] = {"controls": [], "increment": None, "absent": []}
+        said = {"warnings": [sentence], "sentences": [sentence], "failed": kind}
+        return _facts(folds, settings) | study | nothing | said
+
+
+def _bare(figure: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: figure[name] for name in ("estimate", "ci_low", "ci_high")}
+
+
 def _known_in_all(study: Study, columns: Sequence[str]) -> tuple[str, ...]:
     """The columns that some training patient of every split has a value of."""
     known = {name: study.bags.patients[name].notna().to_numpy() for name in columns}
     return tuple(name for name in columns if all(known[name][split.train].any() for split in study.splits))
 
 
-def _facts(study: Study, folds: Folds, settings: MilSettings) -> dict[str, Any]:
+def _facts(folds: Folds, settings: MilSettings) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -114,8 +164,6 @@ def _facts(study: Study, folds: Folds, settings: MilSettings) -> dict[str, Any]:
         "level": settings.level,
         "n_bootstrap": settings.bootstrap,
         "seed": settings.seed,
-        "n_patients": len(study.rows),
-        "chance": {"balanced_accuracy": 1 / len(np.unique(study.labels[study.rows])), "auroc_macro": 0.5},
     }
 
 
@@ -123,7 +171,6 @@ def _controls(study: Study, columns: Sequence[str], absent: list[str]) -> list[C
     """All controls that can be made; why another one cannot is added to ``absent``."""
     means = standardised(study.bags.means)
     pooled, penalties = study.fit(means, PENALTIES)
-    shuffled = _permuted(study, means, penalties)
     controls = [
         Control("mean_pool", "Mean of the cells' features, logistic regression", (), study.score(pooled)),
         Control("bag_size", "Number of cells alone", (), study.score(study.fit(of_sizes(study.bags.sizes))[0])),
@@ -135,8 +182,8 @@ def _controls(study: Study, columns: Sequence[str], absent: list[str]) -> list[C
     wanted += [("differential", "Differential count alone", differential)]
     for kind, title, used in wanted:
         if not used:
-            what = "covariates, such as age or sex" if kind == "covariates" else "differential count (pb_… or bm_…)"
-            absent.append(f"The table of patients has no {what}, so there is no such control.")
+            if not absent or kind != "covariates":
+                absent.append(f"The table of patients has no {_NAMES[kind]}, so there is no such control.")
             continue
         try:
             controls.append(Control(kind, title, used, study.score(study.fit(of_covariates(patients, used))[0])))
@@ -144,7 +191,7 @@ def _controls(study: Study, columns: Sequence[str], absent: list[str]) -> list[C
             absent.append(f"There is no control on {listed(used)}: {error}")
     if len(columns) > MOST_COLUMNS:
         absent.append(f"Only the first {MOST_COLUMNS} of {len(columns)} covariates have a control of their own.")
-    return [*controls, Control("permuted_labels", "Labels shuffled in training", (), shuffled)]
+    return [*controls, _permuted(study, means, penalties)]
 
 
 def _title(columns: Sequence[str]) -> str:
@@ -152,12 +199,14 @@ def _title(columns: Sequence[str]) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _permuted(study: Study, means: Inputs, penalties: list[float]) -> Scores:
+def _permuted(study: Study, means: Inputs, penalties: list[float]) -> Control:
     """Every shuffle counts as a repeat, so that the figures are means over the shuffles."""
     repeats = len({split.repeat for split in study.splits})
     times = -(-PERMUTATIONS // repeats)
     held_out = permuted(means, study.labels, study.splits, penalties, times, study.seed, balanced=study.balanced)
-    return study.scorer.score(np.concatenate([tested(one, study.splits, study.rows) for one in held_out]))
+    shuffles = np.concatenate([tested(one, study.splits, study.rows) for one in held_out])
+    title, headlines = "Labels shuffled in training", study.scorer.over_shuffles(shuffles)
+    return Control("permuted_labels", title, (), study.scorer.score(shuffles), headlines)
 
 
 def _entry(study: Study, model: Scores, control: Control) -> dict[str, Any]:
@@ -167,5 +216,6 @@ def _entry(study: Study, model: Scores, control: Control) -> dict[str, Any]:
         "title": control.title,
         "columns": list(control.columns),
         **study.scorer.summary(control.scores),
+        **control.headlines,
         "difference": study.scorer.difference(model, control.scores),
     }

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from milkit.audit.scores import Scores
 from milkit.audit.simple_models import of_covariates
 from milkit.audit.study import Study
+from milkit.statistics.temperature import scaled
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -98,7 +99,7 @@ def fitted_weights(both: Floats, labels: Ints) -> tuple[Floats, float]:
     of_patient = len(labels) / (per_class * len(np.unique(labels))) if len(labels) else per_class
 
     def loss(weights: Floats) -> tuple[float, Floats]:
-        shares = _softmax(np.tensordot(weights, standardised, 1))
+        shares = scaled(np.tensordot(weights, standardised, 1), 1.0)
         own = np.maximum((shares * truth).sum(axis=1), 1e-300)
         slope = (standardised * ((shares - truth) * of_patient[:, None])).sum(axis=(1, 2)) + RIDGE * weights
         return float(-(of_patient * np.log(own)).sum() + RIDGE * (weights**2).sum() / 2), slope
@@ -111,9 +112,4 @@ def fitted_weights(both: Floats, labels: Ints) -> tuple[Floats, float]:
 
 def combined(both: Floats, weights: Floats) -> Floats:
     """The product pᵛ qʷ of two models' probabilities, normalised, (2, n, C), (2,) -> (n, C); 0 is taken as 1e-12."""
-    return _softmax(np.tensordot(weights, np.log(np.maximum(both, 1e-12)), 1))
-
-
-def _softmax(logits: Floats) -> Floats:
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+    return scaled(np.tensordot(weights, np.log(np.maximum(both, 1e-12)), 1), 1.0)

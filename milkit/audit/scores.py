@@ -86,6 +86,20 @@ class Scorer:
             result[name] = _plain(gap.estimate[column], *(self._interval(gap, column) or (np.nan, np.nan)))
         return result
 
+    def over_shuffles(self, probabilities: Floats) -> dict[str, dict[str, float | None]]:
+        """Both headline figures of models that learned from shuffled labels, (R, n, C), one shuffle a row.
+
+        On the same patients such figures scatter around chance by what each shuffle happened to be, all patients
+        together; an interval over the patients does not see that. So it is Student's over the R shuffles.
+        """
+        from scipy.stats import t as student
+
+        ones, n = np.ones((1, len(self.labels))), len(probabilities)
+        each = np.concatenate([self._figures(shuffle, ones) for shuffle in probabilities])
+        half = float(student.ppf((1 + self.resamples.level) / 2, n - 1)) * each.std(axis=0, ddof=1) / np.sqrt(n)
+        middle = each.mean(axis=0)
+        return {name: _plain(middle[t], middle[t] - half[t], middle[t] + half[t]) for name, t in HEADLINES.items()}
+
     def summary(self, scores: Scores) -> dict[str, Any]:
         """Both headline figures, and by class ``n``, ``recall`` (Wilson's interval) and ``auroc``."""
         n_classes, per_class = len(self.classes), {}

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from milkit.covariates import CovariateEncoding
+from milkit.errors import FoldError
 from milkit.folds import Split
 
 Floats = npt.NDArray[np.float64]
@@ -145,11 +146,17 @@ def permuted(
 
 
 def tested(held_out: Floats, splits: Sequence[Rows], rows: Ints) -> Floats:
-    """Each repeat's probabilities of the patients ``rows`` when they were tested, (S, n, C) -> (R, len(rows), C)."""
+    """Each repeat's probabilities of the patients ``rows`` when they were tested, (S, n, C) -> (R, len(rows), C).
+
+    ``FoldError`` where a repeat does not test one of them.
+    """
     repeats = sorted({split.repeat for split in splits})
     result = np.full((len(repeats), held_out.shape[1], held_out.shape[2]), np.nan)
     for split, probabilities in zip(splits, held_out, strict=True):
         result[repeats.index(split.repeat), split.test] = probabilities[split.test]
+    if absent := int(np.isnan(result[:, rows]).any(axis=(0, 2)).sum()):
+        msg = f"{absent} of {len(rows)} patients are not tested in every repeat; give folds that test each one once."
+        raise FoldError(msg)
     return result[:, rows]
 
 

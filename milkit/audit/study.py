@@ -26,7 +26,7 @@ class Study(NamedTuple):
         labels: (n,) position of each patient's class.
         classes: Of the run.
         splits: Of the run, as rows.
-        rows: (n_tested,) the patients that were tested.
+        rows: (n_tested,) the patients that were tested, by their ids.
         scorer: Of the tested patients.
         balanced: Whether patients weigh by the inverse frequency of their class, as in the run.
         seed: Of the run.
@@ -66,7 +66,9 @@ def make_study(bags: Pooled, folds: Folds, predictions: Predictions, settings: M
     position = {name: c for c, name in enumerate(predictions.classes)}
     labels = np.array([position[label] for label in bags.patients["label"]], dtype=np.int64)
     known = set(predictions.table["patient_id"])
-    rows = np.array([row for row, name in enumerate(bags.patients.index) if name in known], dtype=np.int64)
+    names = [str(name) for name in bags.patients.index]
+    # In the order of ``OutOfFold``, so that resamples and intervals are those of metrics.json.
+    rows = np.array(sorted((r for r in range(len(names)) if names[r] in known), key=names.__getitem__), dtype=np.int64)
     resamples = Resamples.of(labels[rows], settings.bootstrap, settings.level, settings.seed)
     scorer = Scorer(labels[rows], predictions.classes, resamples)
     splits = rows_of(folds.splits(), list(bags.patients.index))

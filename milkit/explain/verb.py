@@ -98,7 +98,9 @@ def _patient(held_out: HeldOutHeads, patient_id: str, settings: ExplainSettings)
         of_heads = [attribute(bag, method, steps=settings.steps) for bag in bags]
         if method == "integrated_gradients":
             gap = max(completeness_gap(bag, score) for bag, score in zip(bags, of_heads, strict=True))
-        scores[method] = np.stack([score.double().cpu().numpy() for score in of_heads])  # (M, C or 1, n)
+        branches = max(map(len, of_heads))  # where splits chose their heads, one may share what another has by class
+        alike = [score.expand(branches, -1) for score in of_heads]
+        scores[method] = np.stack([score.double().cpu().numpy() for score in alike])  # (M, C or 1, n)
     own = {method: score[:, c if score.shape[1] > 1 else 0] for method, score in scores.items()}
     shown = {method: score.mean(axis=0) for method, score in own.items()}
     n = bags[0].n_cells

@@ -104,12 +104,14 @@ def _to_input(g: Tensor, weight: Tensor, factor: float) -> Tensor:
 
 def _to_layer(g: Tensor, x: Tensor, factor: float) -> tuple[Tensor, Tensor]:
     """The same of the weight and of the bias."""
-    return torch.addmm(g.new_empty(()), g.t(), x, beta=0, alpha=factor), g.sum(dim=0).mul_(factor)
+    # As a product, a sum over rows is a single pass; in bfloat16 its digits would not do.
+    sums = g.sum(dim=0) if g.dtype == torch.bfloat16 else g.new_ones(len(g)) @ g
+    return torch.addmm(g.new_empty(()), g.t(), x, beta=0, alpha=factor), sums.mul_(factor)
 
 
 def _tanh_of_half(x: Tensor, factor: float = 1.0) -> Tensor:
     """tanh(x/2) · factor, in place."""
-    return torch.rsub(x.sigmoid_(), -factor, alpha=-2 * factor)
+    return torch.add(x.new_tensor(-factor), x.sigmoid_(), alpha=2 * factor, out=x)
 
 
 class _Projected(torch.autograd.Function):

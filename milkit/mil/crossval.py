@@ -11,17 +11,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from milkit.audit.controls import run_controls
+from milkit.audit.controls import controls_or_failure
 from milkit.bags import BagStore
 from milkit.covariates import check_columns, count_missing
 from milkit.encoder import choose_device
 from milkit.errors import StoreError
 from milkit.explain import ranks
-from milkit.folds import Folds, Split, patients_digest
+from milkit.folds import Folds, Split, patients_digest, refuse_unequal_repeats
 from milkit.mil.batches import Bags
 from milkit.mil.fusion import Fusion
 from milkit.mil.heads import build_head
 from milkit.mil.train import Examples, TrainedHead, predict, train_head
+from milkit.mil.tuning import Choice, Floats, Tuning
 from milkit.predictions import SHARED, Attention, Predictions
 from milkit.progress import progress
 from milkit.runs import log_to, provenance, whole_folder, write_json, write_text
@@ -41,12 +42,14 @@ class HeldOut(NamedTuple):
         validated: Of validation patients, who only stopped the training, averaged over the seeds.
         by_seed: Of tested patients, each seed alone.
         attention: To the cells of tested patients.
+        choices: What each split was trained with.
     """
 
     predictions: Predictions
     validated: Predictions
     by_seed: list[Predictions]
     attention: Attention
+    choices: list[Choice]
 
 
 def cross_validate(store: BagStore, settings: MilSettings, run: Path, folds: Folds | None = None) -> dict[str, Any]:
@@ -56,7 +59,7 @@ def cross_validate(store: BagStore, settings: MilSettings, run: Path, folds: Fol
         store: A complete store of a cohort with patients.
         settings: Head, folds, seeds and training.
         run: The new run folder (design: settings.yaml, provenance.json, folds.csv, predictions.csv, attention.parquet,
-            metrics.json, controls.json, heads/, log.txt).
+            metrics.json, controls.json, heads/, log.txt, and tuning.json where something is to be chosen).
         folds: Splits to use instead of those that the settings ask for.
 
     Returns:
@@ -64,17 +67,20 @@ def cross_validate(store: BagStore, settings: MilSettings, run: Path, folds: Fol
     """
     classes = _classes(store)
     folds = folds or make_folds(store.patients, settings)
+    refuse_unequal_repeats(folds.tested)
     declared = Declared(settings.prevalence, settings.thresholds, settings.specificity, settings.training.class_weights)
     declared.check(classes)
     check_columns(store.patients, settings.covariates)
     # A head that cannot be made is refused before anything is read.
-    build_head(settings.head, store.dim, len(classes), len(settings.covariates))
+    tuning = Tuning.of(store.patients, classes, folds, settings)
+    for candidate in tuning.candidates:
+        build_head(candidate.head, store.dim, len(classes), len(candidate.covariates))
     with whole_folder(run) as folder, log_to(folder / "log.txt"):
         write_text(folder / "settings.yaml", dump(settings.model_copy(update=_places(store, settings))))
         folds.save(folder / "folds.csv")
         bags = Bags.load(store, choose_device(settings.device))
         digest = str(store.attributes["encoder_digest"])
-        held_out = _all_folds(bags, store.patients, classes, folds, settings, folder / "heads", digest)
+        held_out = _all_folds(bags, store.patients, classes, folds, tuning, folder / "heads", digest)
         predictions = held_out.predictions
         predictions.save(folder / "predictions.csv")
         held_out.attention.save(folder / "attention.parquet")
@@ -87,11 +93,14 @@ def cross_validate(store: BagStore, settings: MilSettings, run: Path, folds: Fol
             by_seed=held_out.by_seed,
             validated=held_out.validated,
         ) | {"folds_digest": folds.digest}
+        if settings.tune:
+            metrics |= {"tuning": tuning.summary(held_out.choices)}
+            write_json(folder / "tuning.json", tuning.record(held_out.choices))
         write_json(folder / "metrics.json", metrics)
         if settings.controls:
-            controls = run_controls(store, folds, predictions, settings, held_out.validated)
-            write_json(folder / "controls.json", controls)
-        write_json(folder / "provenance.json", _provenance(store, folds, settings))
+            found = controls_or_failure(store, folds, predictions, settings, held_out.validated, metrics)
+            write_json(folder / "controls.json", found)
+        write_json(folder / "provenance.json", _provenance(store, folds, tuning))
     return metrics
 
 
@@ -118,19 +127,29 @@ def _all_folds(
     patients: pd.DataFrame,
     classes: tuple[str, ...],
     folds: Folds,
-    settings: MilSettings,
+    tuning: Tuning,
     heads: Path,
     encoder_digest: str,
 ) -> HeldOut:
-    """Train and test every split with every seed."""
+    """Train and test every split with every seed, by the settings that are chosen in the split."""
     heads.mkdir()
     labels, splits = patients["label"], list(folds.splits())
-    rows, stopped, cells, of_seeds = [], [], [], list[list[pd.DataFrame]]([] for _ in range(settings.seeds))
-    with progress("train-mil", len(splits) * settings.seeds, "models") as advance:
+    seeds, choices = tuning.settings.seeds, list[Choice]()
+    rows, stopped, cells, of_seeds = [], [], [], list[list[pd.DataFrame]]([] for _ in range(seeds))
+
+    def trial(inner: Split, candidate: MilSettings) -> Floats:
+        fusion = Fusion.of(patients, inner, candidate.covariates)
+        model = _train_on(bags, labels, classes, inner, candidate, 0, fusion).model
+        tested = predict(model, bags, bags.indices(inner.test), fusion.values(inner.test))
+        return torch.stack([p for p, _ in tested]).double().numpy()
+
+    with progress("train-mil", tuning.n_models(len(splits) * seeds), "models") as advance:
         for split in splits:
+            choices.append(tuning.choose(split, trial, advance))
+            settings = choices[-1].settings
             probabilities, validated = [], []
             fusion = Fusion.of(patients, split, settings.covariates)
-            for number in range(settings.seeds):
+            for number in range(seeds):
                 trained = _train_on(bags, labels, classes, split, settings, number, fusion)
                 name = f"repeat{split.repeat}-fold{split.fold}-seed{number}"
                 facts = {"classes": classes, "encoder_digest": encoder_digest, **fusion.facts()}
@@ -149,7 +168,7 @@ def _all_folds(
                 own.append(_prediction_rows(split, labels, classes, shares))
     tables = (Predictions(pd.concat(own, ignore_index=True), classes) for own in (rows, stopped, *of_seeds))
     mean, inner_mean, *by_seed = tables
-    return HeldOut(mean, inner_mean, by_seed, Attention(pd.concat(cells, ignore_index=True)))
+    return HeldOut(mean, inner_mean, by_seed, Attention(pd.concat(cells, ignore_index=True)), choices)
 
 
 def _train_on(
@@ -222,11 +241,12 @@ def _save_head(
     write_json(path.with_suffix(".json"), facts)
 
 
-def _provenance(store: BagStore, folds: Folds, settings: MilSettings) -> Mapping[str, Any]:
+def _provenance(store: BagStore, folds: Folds, tuning: Tuning) -> Mapping[str, Any]:
     """What made the run. Patients that a step was fitted on appear as a digest, to be compared with the folds."""
     fitted = {
         f"repeat{split.repeat}-fold{split.fold}": {
-            role: patients_digest(getattr(split, role)) for role in ("train", "validation")
+            **{role: patients_digest(getattr(split, role)) for role in ("train", "validation")},
+            **tuning.fitted_on(split),
         }
         for split in folds.splits()
     }
@@ -247,6 +267,6 @@ def _provenance(store: BagStore, folds: Folds, settings: MilSettings) -> Mapping
         "folds_digest": folds.digest,
         "fitted_on": fitted,
         "covariates_missing": count_missing(
-            store.patients.loc[sorted(set(folds.table["patient_id"]))], settings.covariates
+            store.patients.loc[sorted(set(folds.table["patient_id"]))], tuning.settings.covariates
         ),
     }

@@ -5,7 +5,7 @@ those of a step are sums over its patients, whatever portions these come in (tes
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -72,9 +72,16 @@ class Standardised(nn.Module):
         if not self.packs:
             output = self(*bags.batch(indices), covariates)
             return output
-        features, offsets = bags.packed(indices, -self.mean * self.scale, self.scale, pace.dtype, pace.multiple)
+        return self.of_packed(self.pack(bags, indices, pace), covariates)
+
+    def pack(self, bags: Bags, indices: Sequence[int], pace: Pace) -> tuple[Tensor, tuple[int, ...]]:
+        """Standardised cells of some patients and their offsets, for a head that packs."""
+        return bags.packed(indices, -self.mean * self.scale, self.scale, pace.dtype, pace.multiple)
+
+    def of_packed(self, packed: tuple[Tensor, tuple[int, ...]], covariates: Tensor | None) -> MilOutput:
+        """The head's output for what ``pack`` made."""
         forward_packed: Callable[..., MilOutput] = self.head.forward_packed  # type: ignore[assignment]
-        return forward_packed(features, offsets, **_keyword(covariates))
+        return forward_packed(*packed, **_keyword(covariates))
 
     @property
     def packs(self) -> bool:
@@ -196,12 +203,21 @@ def _weights_of(model: nn.Module) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What stays the same from epoch to epoch; ``weights`` (C,) are those of the classes."""
+    """What stays the same from epoch to epoch.
+
+    Attributes:
+        model: What is trained.
+        bags: Of all patients.
+        weights: (C,), of the classes.
+        pace: How bags go through the head.
+        held: Standardised cells of the validation patients, whose portions are the same in every epoch.
+    """
 
     model: Standardised
     bags: Bags
     weights: Tensor
     pace: Pace
+    held: dict[tuple[int, ...], tuple[Tensor, tuple[int, ...]]] = field(default_factory=dict)
 
     def epoch(
         self, train: Examples, optimiser: torch.optim.Optimizer, order: np.random.Generator, batch_size: int
@@ -244,13 +260,21 @@ class Training:
                 few = [part[position] for position in portion]
                 covariates = None if examples.covariates is None else examples.covariates[few].to(device)
                 indices = [examples.indices[i] for i in few]
-                output = self.model.of_bags(self.bags, indices, covariates, self.pace)
+                output = self._output(indices, covariates)
                 losses = loss_of(indices, output, labels[few])
                 loss = (self.weights[labels[few]] * losses).sum() / whole
                 if torch.is_grad_enabled():
                     loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
         return float(total)
+
+    def _output(self, indices: list[int], covariates: Tensor | None) -> MilOutput:
+        if torch.is_grad_enabled() or not self.model.packs:
+            return self.model.of_bags(self.bags, indices, covariates, self.pace)
+        key = tuple(indices)
+        if key not in self.held:
+            self.held[key] = self.model.pack(self.bags, indices, self.pace)
+        return self.model.of_packed(self.held[key], covariates)
 
     def _with_auxiliary(self, indices: list[int], output: MilOutput, labels: Tensor) -> Tensor:
         losses = _cross_entropy(indices, output, labels)

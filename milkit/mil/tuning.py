@@ -12,6 +12,7 @@ the mean recall of the classes, the log-loss is the mean over the classes of tha
     L = 1/C sum_c 1/n_c sum_{i in c} -ln p_i(c)
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from milkit.statistics.discrimination import balanced_accuracy
 Floats = npt.NDArray[np.float64]
 Trial = Callable[[Split, MilSettings], Floats]
 """Train by some settings on an inner split, and give the class probabilities of its test patients, (n, C)."""
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 """Of ``tuning.json``."""
@@ -58,10 +61,11 @@ class Score(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What one split is trained with, and the scores of all candidates; none where there was nothing to choose."""
+    """What one split is trained with: candidate ``number``. Without a choice there are no ``scores`` of candidates."""
 
     split: Split
     settings: MilSettings
+    number: int
     scores: list[Score]
 
 
@@ -103,9 +107,11 @@ class Tuning:
     def choose(self, split: Split, trial: Trial, advance: Advance) -> Choice:
         """Compare the candidates within one outer split; ``trial`` is called for no patient that the split tests."""
         if not self.inner:
-            return Choice(split, self.settings, [])
+            return Choice(split, self.settings, 0, [])
         scores, inner = [], list(self.inner[split.repeat, split.fold].splits())
         tested = [name for own in inner for name in own.test]
+        where = f"repeat{split.repeat}-fold{split.fold}"
+        log.info("%s: %d candidates are compared by %d inner folds", where, len(self.candidates), len(inner))
         for candidate in self.candidates:
             # The same seeds for all candidates, and others than those of the outer split.
             seeded = candidate.model_copy(update={"seed": _inner_seed(self.settings.seed, split)})
@@ -113,8 +119,10 @@ class Tuning:
             for own in inner:
                 parts.append(trial(own, seeded))
                 advance()
-            scores.append(Score.of(self.labels[tested].to_numpy(dtype=np.int64), np.concatenate(parts)))
-        return Choice(split, self.candidates[_best(scores)], scores)
+            scores.append(Score.of(np.asarray(self.labels[tested], dtype=np.int64), np.concatenate(parts)))
+        number = _best(scores)
+        log.info("%s: chosen is %s", where, _named(self.candidates[number]))
+        return Choice(split, self.candidates[number], number, scores)
 
     def fitted_on(self, split: Split) -> dict[str, str]:
         """The digest of everybody who took part in a split's choice, for ``provenance.json``."""
@@ -124,7 +132,7 @@ class Tuning:
 
     def summary(self, choices: Sequence[Choice]) -> dict[str, Any]:
         """The part of ``metrics.json``: ``n_configurations``, ``n_splits``, and each choice with its splits."""
-        numbers = Counter(_best(choice.scores) for choice in choices)
+        numbers = Counter(choice.number for choice in choices)
         chosen = [{"settings": self._values(number), "splits": n} for number, n in numbers.most_common()]
         return {"n_configurations": len(self.candidates), "n_splits": len(choices), "chosen": chosen}
 
@@ -142,7 +150,7 @@ class Tuning:
                 {
                     "repeat": choice.split.repeat,
                     "fold": choice.split.fold,
-                    "chosen": _best(choice.scores),
+                    "chosen": choice.number,
                     "scores": [score._asdict() for score in choice.scores],
                     "inner_folds": [_digests(own) for own in self.inner[choice.split[:2]].splits()],
                 }
@@ -156,7 +164,8 @@ class Tuning:
 
 def candidates(settings: MilSettings) -> list[MilSettings]:
     """The settings with each combination of the values that ``tune`` names; a ``SettingsError`` says what is wrong."""
-    known = [f"training.{name}" for name in TrainingSettings.model_fields]
+    # Whether probabilities are to be those of the classes' shares is no question of performance.
+    known = [f"training.{name}" for name in TrainingSettings.model_fields if name != "class_weights"]
     for key in settings.tune:
         if key not in known and key.partition(".")[0] != "head":
             msg = (
@@ -223,6 +232,13 @@ def sentence(summary: Mapping[str, Any]) -> str:
     """What people are told of ``metrics.json``'s part: how many configurations were tried, and what was chosen."""
     told = ", ".join(_told(summary))
     return f"{summary['n_configurations']} configurations were tried in each training part; chosen: {told}."
+
+
+def heads_of(settings: MilSettings, metrics: Mapping[str, Any]) -> list[str]:
+    """Names of the heads that a run was trained with: those that were chosen, or the one that was given."""
+    chosen = [one["settings"].get("head", settings.head.name) for one in metrics.get("tuning", {}).get("chosen", [])]
+    names = [head if isinstance(head, str) else str(head["name"]) for head in chosen]
+    return sorted(set(names)) or [settings.head.name]
 
 
 def _told(summary: Mapping[str, Any]) -> Iterator[str]:

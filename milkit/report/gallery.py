@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from milkit.errors import ImageError
+from milkit.explain.ranking import TOP
 from milkit.images import data_uri, read_bytes, read_cell
 
 SHOWN = 144
@@ -42,6 +43,7 @@ class Picture:
         height: On the page, CSS pixels.
         true_pixels: Whether the picture is the image itself, which a screen must not smooth, and not a reduced one.
         missing: Why there is no picture; empty where there is one.
+        agreement: In how many held-out models the cell is among the highest, such as ``9 of 10``; empty where unknown.
     """
 
     cell_id: str
@@ -54,11 +56,17 @@ class Picture:
     height: int
     true_pixels: bool
     missing: str = ""
+    agreement: str = ""
 
     @property
     def caption(self) -> str:
         """Rank and percentile, rounded down so that only the first cell is at 100."""
         return f"#{self.rank} · P{math.floor(self.percentile * 10) / 10:g}"
+
+    @property
+    def badge(self) -> str:
+        """How many models hold up a cell of the top; empty for other cells, and where there is one model."""
+        return f"top {TOP} in {self.agreement} models" if self.group == "top" and self.agreement else ""
 
     @property
     def description(self) -> str:
@@ -71,7 +79,7 @@ def encode(chosen: pd.DataFrame, root: Path | None, *, reduced: bool) -> Generat
     """Read and encode cells, in their order, some threads ahead of who takes them.
 
     Args:
-        chosen: One row a picture: cell_id, path, box, group, rank, percentile, n_cells.
+        chosen: One row a picture: cell_id, path, box, group, rank, percentile, n_cells; agreement where it is known.
         root: What the paths are relative to; None where it is unknown, which makes placeholders.
         reduced: Small lossy images instead of the true pixels.
     """
@@ -107,4 +115,5 @@ def _encode_one(cell: dict[Any, Any], root: Path | None, *, reduced: bool) -> Pi
         height=height * scale,
         true_pixels=not reduced,
         missing=missing,
+        agreement="" if pd.isna(cell.get("agreement")) else str(cell["agreement"]),
     )

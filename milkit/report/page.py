@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from milkit.bags import cohort_names
+from milkit.explain.ranking import TOP
 from milkit.report.citations import citations
 from milkit.report.controls import shown_controls
 from milkit.report.gallery import GROUPS, REDUCED, Picture
@@ -23,6 +24,7 @@ from milkit.report.probabilities import (
     temperature_note,
     variance_note,
 )
+from milkit.report.rankings import shown_rankings
 from milkit.report.results import Results
 from milkit.report.summary import headline, method, question
 from milkit.report.tables import class_table, cohort_table, flow_steps, metrics_table
@@ -56,6 +58,7 @@ def patient_page(
         following=following,
         groups=GROUPS,
         reading=_reading(results, reduced=False),
+        rankings=shown_rankings(results.verdicts),
     )
 
 
@@ -83,7 +86,7 @@ def report_page(
         run=run,
         cohort=results.cohort,
         encoder=results.encoder,
-        head=results.settings.head.name,
+        head=" or ".join(results.heads),
         classes=results.classes,
         level=results.level,
         averaged=results.predictions.table["repeat"].nunique() > 1,
@@ -106,11 +109,12 @@ def report_page(
         decision_notes=decision_notes(results),
         figures={name: Markup(svg) for name, svg in figures.items()},
         reading=_reading(results, reduced=reduced),
+        rankings=shown_rankings(results.verdicts),
         cards=cards,
         origin=_origin(results),
         citations=citations(
             {
-                "head": [results.settings.head.name],
+                "head": results.heads,
                 "encoder": [results.encoder],
                 "cohort": cohort_names(results.store.attributes),
             }
@@ -131,10 +135,12 @@ def _reading(results: Results, *, reduced: bool) -> str:
         size = f"Pictures are reduced to {REDUCED} px to keep the report one file; judge morphology on the originals."
     else:
         size = "Pictures show true pixels, 1:1; small ones are enlarged in whole multiples without smoothing."
+    agreed = results.cells["agreement"].notna().any()
+    badge = f", and in how many of the models the cell is among the {TOP} highest" if agreed else ""
     return (
         "Cells are ordered by the weight that held-out models gave them "
         f"({attention}, averaged over repeats and seeds). Under each: rank among the patient's cells, and "
-        f"percentile of the weight (P100 is the highest). {size}"
+        f"percentile of the weight (P100 is the highest){badge}. {size}"
     )
 
 

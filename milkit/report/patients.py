@@ -10,6 +10,7 @@ import pandas as pd
 
 from milkit.cohort import natural_key
 from milkit.explain import choose_cells
+from milkit.report.rankings import Order, orders
 from milkit.report.results import Results
 from milkit.settings import ReportSettings
 
@@ -28,6 +29,7 @@ class Patient:
         effective: 1 / Σ w²: how many cells of equal weight would share the attention as evenly.
         about: Age and sex, where they are known.
         chosen: The cells to show, one row each (see ``gallery.encode``).
+        order: Whether the cells' order can be believed; None where that was not tested.
     """
 
     patient_id: str
@@ -39,6 +41,7 @@ class Patient:
     effective: float
     about: str
     chosen: pd.DataFrame
+    order: Order | None = None
 
     @property
     def wrong(self) -> bool:
@@ -66,6 +69,7 @@ def all_patients(results: Results, settings: ReportSettings) -> list[Patient]:
     tested = results.predictions.table.sort_values(["repeat", "fold"])
     folds = {str(name): _folds(part) for name, part in tested.groupby("patient_id", sort=False)}
     columns = [f"p_{name}" for name in results.classes]
+    believed = orders(results.verdicts)
     patients = []
     for patient_id in sorted(map(str, results.patients.index), key=natural_key):
         row, bag = results.patients.loc[patient_id], cells.get(patient_id, nothing)
@@ -81,6 +85,7 @@ def all_patients(results: Results, settings: ReportSettings) -> list[Patient]:
                 effective=float(1.0 / np.square(weights).sum()) if len(bag) else 0.0,
                 about=_about(covariates.get(patient_id, {})),
                 chosen=_choose(bag, settings, f"{results.settings.seed}/{patient_id}"),
+                order=believed.get(patient_id),
             )
         )
     return patients

@@ -10,7 +10,9 @@ import pandas as pd
 from milkit.bags import BagStore
 from milkit.errors import RunError
 from milkit.explain import cell_weights, consensus_predictions
+from milkit.explain.verdicts import VERDICTS, Verdicts
 from milkit.folds import Folds
+from milkit.mil.tuning import heads_of
 from milkit.predictions import SHARED, Attention, Predictions
 from milkit.runs import read_json
 from milkit.settings import MilSettings, load
@@ -36,6 +38,7 @@ class Results:
         patients: One row a patient that was tested: label, predicted, mean probabilities. Index ``patient_id``.
         cells: One row a cell of these: class, weight, rank, percentile, path, and agreement where it is known.
         shared_attention: Whether one attention serves all classes.
+        verdicts: Which rankings of cells can be believed; None where `milkit explain` was not run.
     """
 
     settings: MilSettings
@@ -49,6 +52,7 @@ class Results:
     patients: pd.DataFrame
     cells: pd.DataFrame
     shared_attention: bool
+    verdicts: Verdicts | None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -64,6 +68,11 @@ class Results:
     def encoder(self) -> str:
         """The encoder's name."""
         return str(self.store.attributes.get("encoder") or self.provenance.get("encoder") or "unnamed encoder")
+
+    @property
+    def heads(self) -> list[str]:
+        """The names of the heads, of which there are several where each training part chose its own."""
+        return heads_of(self.settings, self.metrics)
 
     @property
     def root(self) -> Path | None:
@@ -122,6 +131,7 @@ def read_results(run: Path) -> Results:
         patients=patients,
         cells=_with_paths(cells, store),
         shared_attention=bool((attention.table["class"] == SHARED).all()),
+        verdicts=_verdicts(run, patients["predicted"]),
     )
 
 
@@ -138,6 +148,21 @@ def _controls(run: Path) -> Mapping[str, Any]:
         )
         raise RunError(msg)
     return found
+
+
+def _verdicts(run: Path, predicted: "pd.Series[str]") -> Verdicts | None:
+    """The run's ``faithfulness.json``, None where it was not explained; one of other predictions is a ``RunError``."""
+    verdicts = Verdicts.load(run)
+    if verdicts is None:
+        return None
+    asked = {row["patient_id"]: row["class"] for row in verdicts.told["patients"]}
+    if asked != {str(name): str(value) for name, value in predicted.items()}:
+        msg = (
+            f"{run / VERDICTS} is of other patients or predictions than those of the run; make it again with "
+            f"`milkit explain {run}`."
+        )
+        raise RunError(msg)
+    return verdicts
 
 
 def _with_paths(cells: pd.DataFrame, store: BagStore) -> pd.DataFrame:

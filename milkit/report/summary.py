@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from milkit.bags import seen_in_pretraining
+from milkit.mil.tuning import sentence
 from milkit.patient_flow import without_flow
 from milkit.report.results import Results
 
@@ -65,10 +66,13 @@ def method(results: Results) -> list[str]:
         encoder = f"The features of every cell were imported; their encoder is called {results.encoder}."
     else:
         encoder = f"The encoder {results.encoder}{f', {what},' if what else ''} turned every cell into features."
+    tried = results.metrics.get("tuning")
+    tuned = f" {sentence(tried)} The tested patients had no part in these choices." if tried else ""
     return [
         f"{encoder} {note}".strip(),
-        f"The head {settings.head.name} learned from whole patients in {folds}-fold cross-validation{repeated}{seeds}: "
-        "every patient was predicted only by models that had not seen this patient.",
+        f"The head {' or '.join(results.heads)} learned from whole patients in {folds}-fold "
+        f"cross-validation{repeated}{seeds}: "
+        f"every patient was predicted only by models that had not seen this patient.{tuned}",
         "This is internal validation: predictions are out-of-fold and the patient, not the cell, is what is counted. "
         f"It does not say how the models would do on another hospital's patients, stain or microscope.{intervals}",
     ]
@@ -83,7 +87,7 @@ def warnings(results: Results, n_shown: int, n_unreadable: int) -> list[str]:
         n_unreadable: Images among them that could not be read while the report was made.
     """
     faults = [*_about_encoder(results), *_about_labels(results), *_about_result(results), *_about_sizes(results)]
-    faults += _about_attention(results)
+    faults += [*_about_attention(results), *_about_order(results)]
     if not results.controls:
         faults.append(
             "No controls stand beside this run, so that it cannot be told whether age, sex or the number of cells "
@@ -160,5 +164,14 @@ def _about_attention(results: Results) -> list[str]:
         return [
             "This head weighs all cells of a patient alike: ranks only reflect the order of files, "
             "and no cell stands out."
+        ]
+    return []
+
+
+def _about_order(results: Results) -> list[str]:
+    if results.verdicts and results.verdicts.faithful() is False:
+        return [
+            "The order of the cells is not faithful: cells in random order move the predictions as surely, so that "
+            "those shown first are not to be taken for those that the model goes by."
         ]
     return []

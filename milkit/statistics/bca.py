@@ -63,7 +63,7 @@ def bca_interval(estimate: float, resamples: Floats, acceleration: float, level:
         α₁,₂ = Φ(z₀ + (z₀ + z_α) / (1 - a (z₀ + z_α))),    z₀ = Φ⁻¹(share of resamples below the estimate)
 
     Resamples that equal the estimate count half as below it, without which a metric of few values, such as an accuracy,
-    would be shifted. Undefined resamples (NaN) are left out. Degenerate cases:
+    would be shifted. Undefined resamples (NaN, or infinite as a ratio to 0) are left out. Degenerate cases:
 
     * No resample differs (everybody is right): both limits are the estimate. The bootstrap knows nothing; put Wilson's
       interval over the smallest class in its place, as ``summary`` does.
@@ -73,8 +73,8 @@ def bca_interval(estimate: float, resamples: Floats, acceleration: float, level:
     """
     from scipy.stats import norm
 
-    defined = resamples[~np.isnan(resamples)]
-    if not len(defined) or np.isnan(estimate):
+    defined = resamples[np.isfinite(resamples)]
+    if not len(defined) or not np.isfinite(estimate):
         return float("nan"), float("nan")
     equal = np.isclose(defined, estimate, rtol=1e-12, atol=1e-12)
     shift = float(norm.ppf(np.mean((defined < estimate) & ~equal) + equal.mean() / 2))
@@ -102,13 +102,17 @@ def acceleration(left_out: Floats, strata: Ints) -> float:
     for stratum in np.unique(strata):
         own = strata == stratum
         if own.sum() > 1:
+            if not np.isfinite(left_out[own]).all():
+                return float("nan")
             influence[own] = (own.sum() - 1) * (left_out[own].mean() - left_out[own]) / own.sum()
     spread = float((influence**2).sum())
     return 0.0 if spread < 1e-24 else float((influence**3).sum() / (6 * spread**1.5))
 
 
 def leave_one_out(metric: Metric, n: int) -> Floats:
-    """The metric without each patient in turn, (n,), or (n, T) of a metric of T columns."""
+    """The metric without each patient in turn, (n,), or (n, T) of a metric of T columns; NaN without the only one."""
+    if n == 1:
+        return np.full_like(metric(np.ones((1, 1))), np.nan, dtype=np.float64)
     return np.concatenate([metric(weights) for weights in _without_each(n)])
 
 

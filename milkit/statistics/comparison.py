@@ -65,10 +65,7 @@ def compare_all(models: Sequence[OutOfFold], plan: Plan) -> list[dict[str, Any]]
 
 
 def _compare(first: OutOfFold, second: OutOfFold, plan: Plan) -> dict[str, Any]:
-    metric = balanced_accuracy_of(first)
-    folds = corrected_t_test(
-        first.fold_values(metric) - second.fold_values(metric), plan.n_test, plan.n_train, plan.level
-    )
+    folds = corrected_t_test(_fold_gaps(first, second), plan.n_test, plan.n_train, plan.level)
     per_class = {}
     for c, name in enumerate(first.classes):
         own, others = first.probabilities[:, :, c], second.probabilities[:, :, c]
@@ -79,6 +76,17 @@ def _compare(first: OutOfFold, second: OutOfFold, plan: Plan) -> dict[str, Any]:
         "auroc_macro": _row(macro_delong_test(first.labels, first.probabilities, second.probabilities, plan.level)),
         "per_class": per_class,
     }
+
+
+def _fold_gaps(first: OutOfFold, second: OutOfFold) -> Floats:
+    """Differences of the balanced accuracy by fold, (R, folds).
+
+    Where all repeats test the same folds (sites that are left out, or one fixed test), further repeats test nobody
+    else, and their mean is taken. Of one fixed test that leaves a single value, on which no test can be made.
+    """
+    metric, n_repeats = balanced_accuracy_of(first), len(first.folds)
+    gaps = (first.fold_values(metric) - second.fold_values(metric))[:, 0]
+    return gaps if first.redealt else np.asarray(gaps.reshape(n_repeats, -1).mean(axis=0))
 
 
 def _balanced(first: OutOfFold, second: OutOfFold, plan: Plan) -> dict[str, float]:

@@ -28,7 +28,7 @@ class DecisionCurve(NamedTuple):
     Attributes:
         thresholds: pt.
         model: Net benefit of treating those whose probability is at least pt, in true positives per patient.
-        ci_low: BCa interval over patients, at each threshold on its own.
+        ci_low: BCa interval over patients, at each threshold on its own, stretched to hold the model.
         ci_high: Its upper limit.
         everybody: Net benefit of treating everybody.
         prevalence: The declared one, or the class's share of the cohort.
@@ -144,6 +144,7 @@ def decision_curve(
         for t in range(len(thresholds))
     ]
     low, high = np.array(limits).reshape(-1, 2).T
+    low, high = np.minimum(low, model), np.maximum(high, model)
     return DecisionCurve(thresholds, model, low, high, treat_everybody(declared, thresholds), declared)
 
 

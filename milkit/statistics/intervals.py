@@ -51,9 +51,9 @@ def wilson_interval(share: float, n: float, level: float) -> tuple[float, float]
 
 
 def without_nan(value: Any) -> Any:
-    """Figures in dicts and lists with None in the place of every NaN: JSON has no NaN."""
+    """Figures in dicts and lists with None in the place of every NaN or infinite one: JSON has neither."""
     if isinstance(value, dict):
         return {key: without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value

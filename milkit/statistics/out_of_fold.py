@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from milkit.errors import FoldError
+from milkit.folds import refuse_unequal_repeats
 from milkit.predictions import Predictions
 from milkit.statistics.bca import Estimate, acceleration, bca_interval, leave_one_out
 from milkit.statistics.intervals import bootstrap_weights, wilson_interval
@@ -48,15 +48,10 @@ class OutOfFold:
 
     @classmethod
     def of(cls, predictions: Predictions) -> "OutOfFold":
-        """Sort the table by repeat and patient; ``FoldError`` where repeats tested different patients."""
+        """Sort the table by repeat and patient; ``FoldError`` where repeats tested different patients, or one twice."""
+        refuse_unequal_repeats(predictions.table)
         table = predictions.table.sort_values(["repeat", "patient_id"])
         tested = [tuple(part["patient_id"].astype(str)) for _, part in table.groupby("repeat", sort=True)]
-        if any(patients != tested[0] for patients in tested):
-            msg = (
-                "The repeats of the splits test different patients, where every repeat must test the same ones once; "
-                "make splits that do."
-            )
-            raise FoldError(msg)
         position = {name: c for c, name in enumerate(predictions.classes)}
         shape = (len(tested), len(tested[0]))
         return cls(
@@ -73,6 +68,11 @@ class OutOfFold:
         """Patients of each class, (C,)."""
         result: Ints = np.bincount(self.labels, minlength=len(self.classes))
         return result
+
+    @property
+    def redealt(self) -> bool:
+        """Whether repeats test other folds than the first does; False of sites left out, and of one fixed test."""
+        return bool((self.folds != self.folds[:1]).any())
 
     def mean_of(self, metric: RepeatMetric) -> Callable[[Floats], Floats]:
         """The metric as one of patient weights alone, (B, n) -> (B, T), averaged over the repeats."""
@@ -127,8 +127,8 @@ class Resamples(NamedTuple):
         ]
 
     def _estimate(self, point: float, resamples: Floats, left_out: Floats, n_smallest: int | None) -> Estimate:
-        nothing = Estimate(point, float("nan"), float("nan"))
-        if np.isnan(point) or np.isnan(resamples).mean() > _MOST_UNDEFINED:
+        nothing = Estimate(point if np.isfinite(point) else float("nan"), float("nan"), float("nan"))
+        if not np.isfinite(point) or (~np.isfinite(resamples)).mean() > _MOST_UNDEFINED:
             return nothing
         low, high = bca_interval(point, resamples, acceleration(left_out, self.strata), self.level)
         if high - low < 1e-12:

@@ -32,9 +32,10 @@ _IN_A_BIN = 10
 def calibration(pooled: OutOfFold, resamples: Resamples) -> dict[str, Any]:
     """By class: slope, intercept, intercept in the large and Brier score with intervals, its parts, and reliability.
 
-    Figures are means over the repeats. ``reliability`` puts the predictions of all repeats into bins of equally many,
-    at most 10 and of 10 patients or more; ``n`` is their mean number a repeat, over which Wilson's interval is taken,
-    so that repeats are not counted as new patients.
+    Figures are means over the repeats, but for the expected calibration error and ``reliability``, which put the
+    predictions of all repeats together into bins of equally many. Those of ``reliability`` are at most 10, of 10
+    patients or more; ``n`` is their mean number a repeat, over which Wilson's interval is taken, so that repeats are
+    not counted as new patients.
     """
     return {name: _of_class(pooled, resamples, c) for c, name in enumerate(pooled.classes)}
 

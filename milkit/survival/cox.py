@@ -27,12 +27,26 @@ SUSPECT = 0.05
 """p of the test of proportional hazards, below which a term's hazard ratio is given early and late."""
 
 
-class Fitted(NamedTuple):
-    """A Cox model: coefficients, and -log likelihoods' difference to none, twice."""
+class Coefficient(NamedTuple):
+    """A log hazard ratio, Wald's interval and p, and p of the test of proportional hazards."""
 
-    summary: pd.DataFrame
+    estimate: float
+    low: float
+    high: float
+    p: float
+    p_proportional: float
+
+    def hazard_ratio(self) -> dict[str, float]:
+        """With its interval, as values of JSON."""
+        low, high = np.exp([self.low, self.high]).tolist()
+        return {"estimate": float(np.exp(self.estimate)), "ci_low": low, "ci_high": high}
+
+
+class Fitted(NamedTuple):
+    """A Cox model: its coefficients by term, and twice the gain in log likelihood over no term."""
+
+    terms: dict[str, Coefficient]
     ratio: float
-    proportional: dict[str, float]
 
 
 def cox_model(outcome: Outcome, terms: Terms, level: float) -> tuple[dict[str, Any] | None, list[str]]:
@@ -62,14 +76,14 @@ def cox_model(outcome: Outcome, terms: Terms, level: float) -> tuple[dict[str, A
     if full is None:
         return None, [*told, "Cox's model does not converge: its terms separate who had an event, or say the same."]
     split = float(np.median(time[event]))
-    rows = [_row(name, terms, full) for name in terms.values]
+    rows = [_row(name, terms.units[name], own) for name, own in full.terms.items()]
     suspects = [row for row in rows if row["p_proportional"] < SUSPECT]
     if suspects:
         early = fit(np.minimum(time, split), event & (time <= split), terms.values, level)
         late = fit(time[time > split], event[time > split], terms.values[time > split], level)
         for row in suspects:
             row["early"], row["late"] = (
-                None if part is None else _ratio(part.summary.loc[row["term"]]) for part in (early, late)
+                None if part is None else part.terms[row["term"]].hazard_ratio() for part in (early, late)
             )
             told.append(
                 f"The hazard ratio of {row['term']} changes over time (scaled Schoenfeld residuals, p = "
@@ -103,12 +117,19 @@ def fit(time: Floats, event: Bools, values: pd.DataFrame, level: float) -> Fitte
             fitter = CoxPHFitter(alpha=1 - level).fit(table, "time", "event")
         except (ConvergenceError, np.linalg.LinAlgError):
             return None
-        summary = fitter.summary.set_axis(list(values.columns), axis=0)
-        if not (summary["coef"].abs() <= MOST).all() or not (summary["se(coef)"] <= MOST).all():
+        found = fitter.summary[["coef", *_limits(fitter.summary), "p"]].to_numpy(dtype=np.float64)
+        errors = fitter.standard_errors_.to_numpy(dtype=np.float64)
+        if not (np.abs(found[:, 0]) <= MOST).all() or not (errors <= MOST).all():
             return None
         tested = proportional_hazard_test(fitter, table, time_transform="km").summary.loc[names, "p"]
-    ratio = float(fitter.log_likelihood_ratio_test().test_statistic)
-    return Fitted(summary, ratio, dict(zip(values.columns, map(float, tested), strict=True)))
+    rows = np.column_stack([found, tested.to_numpy(dtype=np.float64)]).tolist()
+    terms = {str(name): Coefficient(*row) for name, row in zip(values, rows, strict=True)}
+    return Fitted(terms, float(fitter.log_likelihood_ratio_test().test_statistic))
+
+
+def _limits(summary: pd.DataFrame) -> list[str]:
+    """The columns of the interval, whose names hold the level."""
+    return [str(name) for end in ("lower", "upper") for name in summary if str(name).startswith(f"coef {end}")]
 
 
 def _gain(time: Floats, event: Bools, terms: Terms, full: Fitted) -> dict[str, float] | None:
@@ -125,29 +146,16 @@ def _gain(time: Floats, event: Bools, terms: Terms, full: Fitted) -> dict[str, f
     return {"statistic": statistic, "df": len(terms.of_model), "p": float(chi2.sf(statistic, len(terms.of_model)))}
 
 
-def _row(name: str, terms: Terms, fitted: Fitted) -> dict[str, Any]:
-    line = fitted.summary.loc[name]
+def _row(name: str, unit: str, found: Coefficient) -> dict[str, Any]:
     return {
         "term": name,
-        "unit": terms.units[name],
-        "coefficient": float(line["coef"]),
-        "hazard_ratio": _ratio(line),
-        "p": float(line["p"]),
-        "p_proportional": fitted.proportional[name],
+        "unit": unit,
+        "coefficient": found.estimate,
+        "hazard_ratio": found.hazard_ratio(),
+        "p": found.p,
+        "p_proportional": found.p_proportional,
         "early": None,
         "late": None,
-    }
-
-
-def _ratio(line: "pd.Series[float]") -> dict[str, float]:
-    limits = {
-        end: next(str(key) for key in line.index if str(key).startswith(f"exp(coef) {end}"))
-        for end in ("lower", "upper")
-    }
-    return {
-        "estimate": float(line["exp(coef)"]),
-        "ci_low": float(line[limits["lower"]]),
-        "ci_high": float(line[limits["upper"]]),
     }
 
 

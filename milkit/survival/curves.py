@@ -98,5 +98,5 @@ def median_follow_up(time: Floats, event: Bools) -> float:
 
 
 def _half(curve: pd.DataFrame, key: str) -> float:
-    below = curve.loc[curve[key] <= 0.5, "time"]
+    below = curve.loc[curve[key] <= 0.5 + 1e-9, "time"]  # a half, where a product of shares has been rounded
     return float(below.iloc[0]) if len(below) else float("nan")

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from milkit.bags.tables import read_patients
-from milkit.errors import RunError, first_rows
+from milkit.errors import RunError, SettingsError, first_rows
 from milkit.predictions import Predictions
 from milkit.settings import MilSettings, load
 from milkit.tables import read_table
@@ -34,6 +34,7 @@ class Outcome:
             None.
         left_out: Tested patients without a known follow-up.
         settings: Of the run; the defaults where it has none.
+        source: The table of predictions.
     """
 
     patients: pd.DataFrame
@@ -42,6 +43,7 @@ class Outcome:
     training: pd.DataFrame | None
     left_out: int
     settings: MilSettings
+    source: Path
 
     @property
     def time(self) -> Floats:
@@ -59,27 +61,35 @@ class Outcome:
         return int(self.predictions["repeat"].nunique())
 
 
-def read_outcome(run: Path) -> Outcome:
-    """Read a run folder: its predictions, and times and events from there or from its store's patients.
+def read_outcome(run: Path, follow_up: Path | None = None) -> Outcome:
+    """Read a run folder: its predictions, and times and events.
+
+    Args:
+        run: The folder.
+        follow_up: A table with patient_id, time and event; without it, they are the predictions' own, or those of the
+            patients of the run's store.
 
     Raises:
-        RunError: No run, no predictions, no times and events, or ones that cannot be.
+        SettingsError: ``follow_up`` is no such table, or names none of the tested patients.
+        RunError: No run, no predictions, ones that are not out of fold, no times and events, or ones that cannot be.
         StoreError: The run's store is gone, and is needed for the times.
     """
     if not run.is_dir():
         msg = f"There is no run at {run}; make one with `milkit train-mil`, or name another."
         raise RunError(msg)
-    predictions = Predictions.load(run / "predictions.csv")
+    source = _source(run)
+    predictions = Predictions.load(source)
     table, classes = predictions.table, predictions.classes
     if "risk" not in table and not classes:
         msg = (
-            f"{run / 'predictions.csv'} has neither a column risk nor probabilities p_<class>, where survival needs "
+            f"{source} has neither a column risk nor probabilities p_<class>, where survival needs "
             "one of them; name a run of classes or of survival."
         )
         raise RunError(msg)
     classes = () if "risk" in table else classes
+    _check_out_of_fold(run, table)
     settings = load(MilSettings, run / "settings.yaml", {}) if (run / "settings.yaml").is_file() else MilSettings()
-    followed = _followed(run, table, settings)
+    followed = _followed(run, table if follow_up is None else _with_times(table, follow_up), settings)
     known = followed.dropna(subset=list(OUTCOME)).astype({"time": np.float64, "event": np.bool_})
     tested = sorted(set(table["patient_id"]))
     patients = known.loc[[name for name in tested if name in known.index]]
@@ -91,9 +101,30 @@ def read_outcome(run: Path) -> Outcome:
         raise RunError(msg)
     rows = table[table["patient_id"].isin(patients.index)].sort_values(["repeat", "patient_id"], ignore_index=True)
     if "risk" in table:
-        _check_finite(rows["risk"], run / "predictions.csv")
-    training = _training(run, known) if "risk" in table else None
-    return Outcome(patients, rows, classes, training, len(tested) - len(patients), settings)
+        _check_finite(rows["risk"], source)
+    training = _training(run, known, table) if "risk" in table else None
+    return Outcome(patients, rows, classes, training, len(tested) - len(patients), settings, source)
+
+
+def _source(run: Path) -> Path:
+    """``predictions.csv``, or of a run of several targets the one that holds risks."""
+    one, several = run / "predictions.csv", sorted(run.glob("predictions.*.csv"))
+    return next((path for path in several if "risk" in read_table(path)), one) if not one.is_file() else one
+
+
+def _check_out_of_fold(run: Path, predictions: pd.DataFrame) -> None:
+    """Refuse predictions of patients whom their fold did not test, where the run says who was what."""
+    if not (run / "folds.csv").is_file():
+        return
+    keys = ["patient_id", "repeat", "fold"]
+    folds = read_table(run / "folds.csv")
+    roles = predictions[keys].merge(folds[folds["role"] == "test"], on=keys, how="left")["role"]
+    if roles.isna().any():
+        msg = (
+            f"{int(roles.isna().sum())} predictions of {run} are of patients whom that fold did not test, where "
+            "survival needs out-of-fold predictions; make the run again with `milkit train-mil`."
+        )
+        raise RunError(msg)
 
 
 def _followed(run: Path, table: pd.DataFrame, settings: MilSettings) -> pd.DataFrame:
@@ -105,8 +136,8 @@ def _followed(run: Path, table: pd.DataFrame, settings: MilSettings) -> pd.DataF
     there = settings.store is not None and (settings.store / "patients.csv").is_file()
     if not there and not of_predictions:
         msg = (
-            f"{run / 'predictions.csv'} has no columns time and event, and the run's store {settings.store} is not "
-            "there to take them from; put the store back, or name a run whose store is there."
+            f"The predictions of {run} have no columns time and event, and the run's store {settings.store} is not "
+            "there to take them from; give a table of them with --follow-up, or put the store back."
         )
         raise RunError(msg)
     stored = read_patients(settings.store) if there and settings.store is not None else pd.DataFrame()
@@ -118,16 +149,45 @@ def _followed(run: Path, table: pd.DataFrame, settings: MilSettings) -> pd.DataF
     if lacking := [name for name in OUTCOME if name not in stored]:
         msg = (
             f"The patients of the run {run} have no column {' and no column '.join(lacking)}, where survival needs "
-            "time and event (1 or 0); add them to the cohort's table of patients and run `milkit extract` again, which "
-            "keeps the features."
+            "time and event (1 or 0); give a table of them with --follow-up, or add them to the cohort's table of "
+            "patients and run `milkit extract` again, which keeps the features."
         )
         raise RunError(msg)
     return _checked(stored, run)
 
 
+def _with_times(predictions: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The predictions with the times and events of a table of their own, where it has the patient."""
+    columns = ["patient_id", *OUTCOME]
+    table = read_table(path) if path.is_file() else pd.DataFrame()
+    if lacking := [name for name in columns if name not in table]:
+        msg = (
+            f"The follow-up {path} lacks {', '.join(lacking)}, expected a CSV file with patient_id, time and event "
+            "(1 or 0); mend it, or give another --follow-up."
+        )
+        raise SettingsError(msg)
+    if twice := sorted(set(table.loc[table["patient_id"].duplicated(), "patient_id"].astype(str))):
+        msg = (
+            f"The follow-up {path} lists {len(twice)} patients more than once ({first_rows(twice)}), expected one row "
+            "a patient; keep the last follow-up of each."
+        )
+        raise SettingsError(msg)
+    if not predictions["patient_id"].isin(table["patient_id"]).any():
+        msg = (
+            f"The follow-up {path} has none of the patients that the run tested; give the table with the same "
+            "patient_id."
+        )
+        raise SettingsError(msg)
+    known = table.dropna(subset=list(OUTCOME)).set_index("patient_id")
+    times = {name: predictions["patient_id"].map(known[name]) for name in OUTCOME}
+    before = {name: predictions[name] for name in OUTCOME if name in predictions}
+    return predictions.assign(**{name: own.fillna(before.get(name, own)) for name, own in times.items()})
+
+
 def _checked(patients: pd.DataFrame, run: Path) -> pd.DataFrame:
     time = pd.to_numeric(patients["time"], errors="coerce")
-    event = pd.to_numeric(patients["event"].replace({"True": 1, "False": 0}), errors="coerce")
+    truths = patients["event"].map(lambda value: {"True": 1, "False": 0}.get(str(value), value))
+    event = pd.to_numeric(truths, errors="coerce")
     wrong = {
         "time that is no number": patients["time"].notna() & ~np.isfinite(time.astype(np.float64)),
         "time below 0": time < 0,
@@ -137,14 +197,14 @@ def _checked(patients: pd.DataFrame, run: Path) -> pd.DataFrame:
         if rows.any():
             names = first_rows([str(name) for name in patients.index[rows]])
             msg = (
-                f"{int(rows.sum())} patients of the run {run} have a {what} ({names}); mend the cohort's table of "
-                "patients and run `milkit extract` again, which keeps the features."
+                f"{int(rows.sum())} patients of the run {run} have a {what} ({names}); mend the table of patients "
+                "and run `milkit extract` again, which keeps the features, or mend that of --follow-up."
             )
             raise RunError(msg)
     return patients.assign(time=time.astype(np.float64), event=event.astype(np.float64))
 
 
-def _training(run: Path, known: pd.DataFrame) -> pd.DataFrame | None:
+def _training(run: Path, known: pd.DataFrame, tested: pd.DataFrame) -> pd.DataFrame | None:
     path = run / TRAINING_RISKS
     if not path.is_file():
         return None
@@ -153,12 +213,12 @@ def _training(run: Path, known: pd.DataFrame) -> pd.DataFrame | None:
         msg = f"{path} lacks the column {' and '.join(lacking)}; make the run again with `milkit train-mil`."
         raise RunError(msg)
     _check_finite(table["risk"], path)
-    tested = read_table(run / "predictions.csv")[["patient_id", "repeat", "fold"]]
-    folds = [{(int(r), int(f)) for r, f in own.groupby(["repeat", "fold"]).groups} for own in (tested, table)]
-    if folds[0] - folds[1]:
-        msg = f"{path} lacks {len(folds[0] - folds[1])} of the run's folds; make the run again with `milkit train-mil`."
+    keys = ["repeat", "fold"]
+    folds, there = (set(map(tuple, own[keys].drop_duplicates().to_numpy().tolist())) for own in (tested, table))
+    if folds - there:
+        msg = f"{path} lacks {len(folds - there)} of the run's folds; make the run again with `milkit train-mil`."
         raise RunError(msg)
-    both = table.merge(tested, on=["patient_id", "repeat", "fold"])
+    both = table.merge(tested[["patient_id", *keys]], on=["patient_id", *keys])
     if len(both):
         msg = (
             f"{path} lists {len(both)} patients as training patients of the fold that tests them "

@@ -139,11 +139,12 @@ def _class_survival(
 
 
 def _curve(time: Floats, event: npt.NDArray[np.bool_], at: Floats) -> Floats:
-    return kaplan_meier(time, event, at, np.ones((1, len(time))))[0]
+    return np.asarray(kaplan_meier(time, event, at, np.ones((1, len(time))))[0])
 
 
 def _folds(table: pd.DataFrame) -> list[tuple[int, int]]:
-    return [(int(repeat), int(fold)) for repeat, fold in table.groupby(["repeat", "fold"], sort=True).groups]
+    there = table[["repeat", "fold"]].drop_duplicates().to_numpy(dtype=np.int64)
+    return sorted((int(repeat), int(fold)) for repeat, fold in there)
 
 
 def _of_fold(table: pd.DataFrame, repeat: int, fold: int) -> npt.NDArray[np.bool_]:
@@ -162,7 +163,7 @@ def _risks(table: pd.DataFrame) -> Floats:
 
 def _per_patient(outcome: Outcome, rows: Floats) -> Floats:
     """Means over the rows of each patient, in the order of the patients."""
-    position = outcome.patients.index.get_indexer(outcome.predictions["patient_id"])
+    position = outcome.patients.index.get_indexer(pd.Index(outcome.predictions["patient_id"]))
     total = np.zeros((len(outcome.patients), *rows.shape[1:]))
     np.add.at(total, position, rows)
     counts = np.bincount(position, minlength=len(total)).reshape(-1, *[1] * (rows.ndim - 1))

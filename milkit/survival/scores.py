@@ -31,30 +31,31 @@ def brier_times(horizon: float) -> Floats:
 def concordance(outcome: Outcome, risks: Risks, horizon: float, resamples: Resamples) -> dict[str, dict[str, float]]:
     """c-indices with intervals; a higher risk is an earlier event, and 0.5 is chance.
 
-    ``pooled``: Harrell's, over all pairs of patients, of risks relative to their fold's yardstick and averaged over the
-    repeats. ``within_folds``: Harrell's, only of pairs that the same model ranked, averaged over the repeats; it needs
-    no common scale. ``uno``: Uno's up to the horizon, pooled; it does not depend on how long patients were followed.
+    ``within_folds``: Harrell's, only of pairs that the same model ranked, averaged over the repeats, so that it needs
+    no common scale; the one to quote. ``uno``: Uno's up to the horizon, of the same pairs; it does not depend on how
+    long patients were followed. ``pooled``: Harrell's over all pairs of patients, of risks relative to their fold's
+    yardstick and averaged over the repeats. The first two only where every repeat tests everybody.
     """
     time, event = outcome.time, outcome.event
     repeats = [part for _, part in outcome.predictions.groupby("repeat", sort=True)]
-    alone = len({len(part) for part in repeats} | {len(time)}) == 1  # every repeat tests everybody
     folds = [part["fold"].to_numpy(dtype=np.int64) for part in repeats]
     own = [part["risk"].to_numpy(dtype=np.float64) for part in repeats]
-
-    def pooled(weights: Floats) -> Floats:
-        return harrell(time, event, risks.mean, weights)[:, None]
 
     def within(weights: Floats) -> Floats:
         values = [harrell(time, event, risk, weights, fold) for risk, fold in zip(own, folds, strict=True)]
         return np.asarray(np.mean(values, axis=0))[:, None]
 
     def to_horizon(weights: Floats) -> Floats:
-        return uno(time, event, risks.mean, weights, horizon)[:, None]
+        values = [uno(time, event, risk, weights, horizon, fold) for risk, fold in zip(own, folds, strict=True)]
+        return np.asarray(np.mean(values, axis=0))[:, None]
 
+    def pooled(weights: Floats) -> Floats:
+        return harrell(time, event, risks.mean, weights)[:, None]
+
+    metrics = {"within_folds": within, "uno": to_horizon, "pooled": pooled}
+    if any(len(part) != len(time) for part in repeats):
+        metrics = {"pooled": pooled}
     n_events = int(event.sum())
-    metrics = {"pooled": pooled, "within_folds": within, "uno": to_horizon}
-    if not alone:
-        del metrics["within_folds"]
     return {name: plain(resamples.estimates(metric, n_smallest=n_events)[0]) for name, metric in metrics.items()}
 
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,35 +34,73 @@ FORMAT, VERSION = "milkit-survival", 1
 RESULT = "survival.json"
 
 
-def analyse_survival(
-    run: Path, *, horizon: float | None = None, covariates: Sequence[str] = (), n_groups: int = 2
-) -> dict[str, Any]:
-    """Set the predictions of a run against its patients' survival, and write ``<run>/survival/``.
+class Analysed(NamedTuple):
+    """What ``<run>/survival/`` holds.
 
-    Patients are grouped by the predicted class, or by the risk in a survival run. The folder holds ``survival.json``
-    (written last), the tables ``patients.csv``, ``curves.csv``, ``at_risk.csv``, ``cox.csv``, ``brier.csv`` and
-    ``calibration.csv``, and the figures ``kaplan-meier.svg``, ``brier.svg`` and ``survival-calibration.svg``; what
-    cannot be computed has no file.
+    Attributes:
+        result: The content of ``survival.json``.
+        tables: By name, without ``.csv``.
+    """
+
+    result: dict[str, Any]
+    tables: dict[str, pd.DataFrame]
+
+
+def write_survival(
+    run: Path,
+    *,
+    horizon: float | None = None,
+    covariates: Sequence[str] = (),
+    n_groups: int = 2,
+    follow_up: Path | None = None,
+) -> dict[str, Any]:
+    """Analyse a run's survival, see ``analyse_survival``, and write ``<run>/survival/`` in the place of an earlier one.
+
+    The folder holds ``survival.json`` (written last), the tables ``patients.csv``, ``curves.csv``, ``at_risk.csv``,
+    ``cox.csv``, ``brier.csv`` and ``calibration.csv``, and the figures ``kaplan-meier.svg``, ``brier.svg`` and
+    ``survival-calibration.svg``; what cannot be computed has no file.
+
+    Returns:
+        The content of ``survival.json``.
+    """
+    analysed = analyse_survival(run, horizon=horizon, covariates=covariates, n_groups=n_groups, follow_up=follow_up)
+    _write(run / "survival", analysed)
+    return analysed.result
+
+
+def analyse_survival(
+    run: Path,
+    *,
+    horizon: float | None = None,
+    covariates: Sequence[str] = (),
+    n_groups: int = 2,
+    follow_up: Path | None = None,
+) -> Analysed:
+    """Set the predictions of a run against its patients' survival, without writing anything.
+
+    Patients are grouped by the predicted class, or by the risk in a survival run.
 
     Args:
         run: A folder with ``predictions.csv``; times and events stand there or in the patients of its store.
         horizon: The time at which survival is judged, in units of ``time``; without it the median of the times.
         covariates: Columns of the store's patients that Cox's model has beside the prediction.
         n_groups: Two or three groups of risk.
+        follow_up: A CSV table with patient_id, time and event, which goes over those that the run knows of.
 
     Returns:
-        The content of ``survival.json``: ``kind`` (classes or risk), ``n_patients``, ``n_events``, ``n_left_out``,
-        ``repeats``, ``horizon``, ``horizon_given``, ``median_follow_up``, ``groups``, ``log_rank``, ``c_index`` (of
+        In ``result``: ``kind`` (classes or risk), ``n_patients``, ``n_events``, ``n_left_out``, ``repeats``,
+        ``horizon``, ``horizon_given``, ``median_follow_up``, ``groups``, ``log_rank``, ``c_index`` (of
         risks), ``brier``, ``calibration``, ``cox``, ``covariates_missing``, ``warnings`` and ``notes``.
 
     Raises:
         RunError: See ``read_outcome``.
-        SettingsError: A horizon that no patient has reached or before any event, a number of groups, or a covariate.
+        SettingsError: A horizon that no patient has reached or before any event, a number of groups, a covariate, or
+            the table of the follow-up.
     """
     if n_groups not in GROUPS:
         msg = f"{n_groups} groups of risk were asked for; give --groups 2 (halves) or 3 (thirds)."
         raise SettingsError(msg)
-    outcome = read_outcome(run)
+    outcome = read_outcome(run, follow_up)
     chosen = _horizon(outcome, horizon)
     risks = None if outcome.classes else relative_risks(outcome)
     groups, names = class_groups(outcome) if risks is None else risk_groups(risks.position, n_groups)
@@ -75,7 +113,8 @@ def analyse_survival(
         "format": FORMAT,
         "version": VERSION,
         **provenance(),
-        "predictions_sha256": hashlib.sha256((run / "predictions.csv").read_bytes()).hexdigest(),
+        "follow_up_sha256": None if follow_up is None else hashlib.sha256(follow_up.read_bytes()).hexdigest(),
+        "predictions_sha256": hashlib.sha256(outcome.source.read_bytes()).hexdigest(),
         **_facts(outcome, chosen),
         "horizon_given": horizon is not None,
         "groups": group_summaries(curves, chosen),
@@ -90,9 +129,9 @@ def analyse_survival(
     tables["curves"] = curves
     tables["at_risk"] = numbers_at_risk(outcome.time, groups, names, round_times(float(outcome.time.max())))
     tables["patients"] = _patient_table(outcome, groups, risks)
-    plain: dict[str, Any] = without_nan(result)
-    _write(run / "survival", plain, tables)
-    return plain
+    if cox:
+        tables["cox"] = _cox_table(cox["terms"])
+    return Analysed(without_nan(result), tables)
 
 
 def _horizon(outcome: Outcome, asked: float | None) -> float:
@@ -161,16 +200,15 @@ def _patient_table(outcome: Outcome, groups: npt.NDArray[np.object_], risks: Ris
     return table.reset_index()
 
 
-def _write(folder: Path, result: dict[str, Any], tables: dict[str, pd.DataFrame]) -> None:
+def _write(folder: Path, analysed: Analysed) -> None:
     """Put the results in the place of earlier ones; ``survival.json`` goes first and comes back last."""
+    result, tables = analysed
     folder.mkdir(exist_ok=True)
     names = [RESULT, "brier.csv", "calibration.csv", "cox.csv", "brier.svg", "survival-calibration.svg"]
     for name in names:
         (folder / name).unlink(missing_ok=True)
     for name, table in tables.items():
         write_table(folder / f"{name}.csv", table)
-    if result["cox"]:
-        write_table(folder / "cox.csv", _cox_table(result["cox"]["terms"]))
     write_text(folder / "kaplan-meier.svg", draw.kaplan_meier(tables["curves"], tables["at_risk"], result))
     if result["brier"]:
         write_text(folder / "brier.svg", draw.brier_over_time(tables["brier"], result["brier"]))

@@ -53,17 +53,18 @@ def of_scores(result: Mapping[str, Any]) -> list[str]:
     told = []
     if c_index := result["c_index"]:
         pooled, within = c_index["pooled"], c_index.get("within_folds", c_index["pooled"])
-        if pooled["ci_high"] < 0.5:
+        best = pooled if np.isnan(within["estimate"]) else within
+        if best["ci_high"] < 0.5:
             told.append(
-                f"The c-index is {pooled['estimate']:.2f}, and its whole interval is below 0.5: a higher risk means a "
+                f"The c-index is {best['estimate']:.2f}, and its whole interval is below 0.5: a higher risk means a "
                 "later event here, so that the sign of the risks is wrong, or what was learned does not hold."
             )
         if abs(pooled["estimate"] - within["estimate"]) > 0.05:
             told.append(
                 f"Within folds the c-index is {within['estimate']:.2f}, and {pooled['estimate']:.2f} over all pairs: "
-                "the folds' risks are not on one scale, so trust the one within folds."
+                "the folds' risks are not quite on one scale, so quote the one within folds."
             )
-    if (score := result["brier"]) and not score["gain"]["ci_low"] > 0:
+    if (score := result["brier"]) and score["gain"]["ci_low"] <= 0:
         told.append(
             "The predicted survival is not shown to be better than one curve for everybody: the interval of the gain "
             f"in the integrated Brier score, {_range(score['gain'])}, reaches 0 or below."
@@ -89,6 +90,11 @@ def methods(outcome: Outcome, risks: Risks | None, *, has_survival: bool) -> lis
         told.append(f"{outcome.left_out} tested patients without a known time and event are left out.")
     if risks is not None:
         told.append(f"Risk groups are made by {YARDSTICKS[risks.yardstick]}.")
+    if risks is not None and risks.yardstick == "tested":
+        told.append(
+            "Risks are centred on the few patients that each fold tests, which blurs whatever is computed over all "
+            "folds (groups, Cox's model, Brier score, calibration), but not the c-index within folds."
+        )
     basis = "training patients of the same model" if outcome.training is not None else "patients tested in other folds"
     told.append(
         f"Predicted survival is made from the {basis}, never from the patient's own fold."
