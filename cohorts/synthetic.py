@@ -6,19 +6,17 @@
     <root>/survival.csv                              patient_id, time (days), event (1 died, 0 censored); leukaemias
     <root>/synthetic.json                            the parameters; a folder is completed with the same ones only
 
-The last three are the answers: nothing that trains reads them. What the data hold:
+What is planted is the answer: nothing that trains reads it. Leukaemias have times and events. What the data hold:
 
 * Differential, age, sex and leucocytes of each patient follow the real patients of the class (``BLOOD``), and the cells
   are drawn from the differential. So blasts tell leukaemia from control, as they do in reality.
 * A share of each leukaemia's cells, Beta distributed with mean 0.17 and held between 0.05 and 0.4, is of the kinds that
-  no other class has (``cell_kinds.PLANTED``). They take the place of blasts (in CBFB_MYH11 of eosinophils and monocytes
-  first), and the differential counts them as such. They tell the leukaemias apart, whose differentials overlap widely.
-* Unlike reality, Auer rods occur in PML_RARA only, abnormal eosinophils are frequent in the blood (they are mostly seen
-  in marrow), and patients have far fewer cells, in every class alike.
+  no other class has (``cell_kinds.PLANTED``), in place of blasts (in CBFB_MYH11 of eosinophils and monocytes first), as
+  which the differential counts them. They tell the leukaemias apart, whose differentials overlap widely.
+* Unlike reality, Auer rods occur in PML_RARA only, abnormal eosinophils are frequent in blood, and bags are small.
 * Death comes at a constant hazard that differs by class; the study ends one to five years after a patient's diagnosis.
 
-The same parameters give the same bytes on one machine, in any folder and however often the writing was interrupted:
-random numbers are keyed by seed, patient and cell. (Another processor may round a pixel otherwise.)
+The same parameters give the same bytes on one machine, in any folder, however often the writing was interrupted.
 """
 
 import io
@@ -147,15 +145,17 @@ def synthetic(
         cells_per_patient: Fewest and most cells of a patient.
     """
     parameters = _Parameters(seed, patients_per_class, cells_per_patient)
-    root = root.expanduser()
-    _claim(root, parameters)
+    _claim(root := root.expanduser(), parameters)
     patients = _plan(parameters)
+    follow_up = pd.DataFrame([patient.follow_up for patient in patients if patient.follow_up])
     _draw_missing(root, parameters, patients)
-    _write_table(root / "planted.csv", [row for patient in patients for row in patient.planted()])
-    _write_table(root / "survival.csv", [patient.follow_up for patient in patients if patient.follow_up])
-    _write_table(root / "metadata.csv", [patient.row for patient in patients])
+    _write_table(root / "planted.csv", pd.DataFrame([row for patient in patients for row in patient.planted()]))
+    _write_table(root / "survival.csv", follow_up)
+    _write_table(root / "metadata.csv", pd.DataFrame([patient.row for patient in patients]))
     note = "The cells are drawn and the patients invented; nothing here says how well a model does on blood."
-    return replace(aml_hehr(root), name="synthetic", notes=(note,))
+    cohort = aml_hehr(root)
+    people = cohort.patients.join(follow_up.set_index("patient_id"))
+    return replace(cohort, name="synthetic", patients=people, notes=(note,))
 
 
 def draw_differential(label: str, rng: np.random.Generator) -> dict[str, int]:
@@ -287,9 +287,9 @@ def _draw_patient(root: Path, patient: _Patient) -> None:
         _write(_folder(root, patient) / f"image_{n}.tif", content.getvalue())
 
 
-def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+def _write_table(path: Path, table: pd.DataFrame) -> None:
     if not path.exists():
-        _write(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").encode())
+        _write(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
 def _write(path: Path, content: bytes) -> None:

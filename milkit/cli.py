@@ -24,6 +24,7 @@ from milkit.cli_explain import explain
 from milkit.cli_extract import extract
 from milkit.cli_options import Assignments, Config, Device, Json, StorePath, open_store, say, workspace_of
 from milkit.cli_probe import atlas, probe
+from milkit.cli_results import print_headline
 from milkit.cli_review import review_app
 from milkit.cli_store import export_bags, import_bags, verify
 from milkit.cli_survival import survival
@@ -144,7 +145,7 @@ def demo(
     if as_json:
         print(json.dumps({"metrics": result.metrics, "recovery": found._asdict(), "report": result.report}))
         return
-    _print_headline(result.metrics)
+    print_headline(result.metrics)
     print(
         f"planted cells   mean average precision {found.mean_average_precision:.2f} "
         f"(95% CI {found.ci_low:.2f} to {found.ci_high:.2f}) over {found.n_patients} patients; "
@@ -198,6 +199,10 @@ def train_mil(
     tune: Annotated[
         bool, typer.Option("--tune", help="Choose head and learning rate, or what `tune` names, within each fold.")
     ] = False,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="survival, discrete-survival, regression:COLUMN or classes:COLUMN; repeatable."),
+    ] = None,
     device: Device = None,
     name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
     assignments: Assignments = None,
@@ -207,6 +212,7 @@ def train_mil(
     given = {"store": store, "folds": folds, "repeats": repeats, "seeds": seeds, "seed": seed, "device": device}
     given |= {"splits": splits, "by": by, "folds_file": folds_file}
     named = {"covariates": [column.strip() for column in covariates.split(",")]} if covariates is not None else {}
+    named |= {"target": target} if target else {}
     given |= {"head": head} | named | settings.parse_assignments(assignments or [])
     recipe = settings.find_recipe("mil", config) if config else None
     chosen = settings.load(settings.MilSettings, recipe, given)
@@ -230,7 +236,7 @@ def train_mil(
     if as_json:
         print(json.dumps({"run": str(run), **metrics}))
     else:
-        _print_headline(metrics)
+        print_headline(metrics)
         print(f"run             {run}")
 
 
@@ -262,16 +268,3 @@ def report(
 def main() -> NoReturn:
     """Run the command line."""
     sys.exit(app())
-
-
-def _print_headline(metrics: dict[str, Any]) -> None:
-    print(f"patients        {metrics['n_patients']}, each tested by models that never saw them")
-    chance = {"balanced_accuracy": f"; chance {1 / len(metrics['per_class']):.2f}", "auroc_macro": "; chance 0.50"}
-    for key, title in (("balanced_accuracy", "bal. accuracy"), ("auroc_macro", "macro AUROC")):
-        figure, level = metrics[key], metrics["level"]
-        interval = f"{100 * level:g}% CI {figure['ci_low']:.2f} to {figure['ci_high']:.2f}"
-        print(f"{title:<15} {figure['estimate']:.2f} ({interval}){chance[key]}")
-    if "tuning" in metrics:
-        from milkit.mil.tuning import sentence
-
-        print(f"tuning          {sentence(metrics['tuning'])}")

@@ -1,5 +1,6 @@
 """The two result tables of a run: one row a patient, and one row a cell. Held-out patients only."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,13 @@ from milkit.tables import read_table, write_table
 
 SHARED = "*"
 """The ``class`` of attention that one head shares between all classes; no label may be called so."""
+
+_OTHER_TARGETS = "name a run of `milkit train-mil` without --target, whose targets are the cohort's classes"
+
+
+def prediction_files(targets: Sequence[str]) -> list[str]:
+    """Names of the tables of predictions in a run on these targets."""
+    return ["predictions.csv"] if len(targets) == 1 else [f"predictions.{name}.csv" for name in targets]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +36,19 @@ class Predictions:
     @classmethod
     def load(cls, path: Path) -> "Predictions":
         """Read ``predictions.csv``."""
+        if several := sorted(file.name for file in path.parent.glob("predictions.*.csv")):
+            msg = f"{path.parent} is a run on several targets ({', '.join(several)}), expected one; {_OTHER_TARGETS}."
+            raise RunError(msg)
         if not path.is_file():
             msg = f"{path} is missing; the folder is not a finished run, so make it again with `milkit train-mil`."
             raise RunError(msg)
         table = read_table(path)
-        return cls(table, tuple(name[2:] for name in table.columns if name.startswith("p_")))
+        classes = tuple(name[2:] for name in table.columns if name.startswith("p_"))
+        if not classes:
+            what = "risks" if "risk" in table else "numbers"
+            msg = f"{path} holds {what} where probabilities of classes were expected; {_OTHER_TARGETS}."
+            raise RunError(msg)
+        return cls(table, classes)
 
     def save(self, path: Path) -> None:
         """Write ``predictions.csv``."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from milkit.errors import SettingsError
 from milkit.registry import unknown_name
@@ -150,6 +150,9 @@ class MilSettings(Settings):
     """Trainings per fold, which differ by initialisation and order; their probabilities are averaged."""
     seed: Annotated[int, Field(ge=0)] = 0
     """The one number that determines splits, initialisations and order."""
+    target: tuple[Component, ...] = ()
+    """What is predicted in place of the cohort's classes: `survival`, `discrete-survival`, `regression:COLUMN`,
+    `classes:COLUMN`, `label`; one or several, such as `{name: survival, time: os_months, event: died}`."""
     covariates: tuple[str, ...] = ()
     """Columns of the patients (age, sex, counts) that join the bag vector, where the head can take them."""
     training: TrainingSettings = TrainingSettings()
@@ -170,6 +173,11 @@ class MilSettings(Settings):
     """At which each class's sensitivity is given."""
     controls: bool = True
     """Also see, on the same folds, what is reached without the model: by the number of cells, by covariates, …"""
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | dict) else value
 
 
 class ReportSettings(Settings):

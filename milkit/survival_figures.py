@@ -1,6 +1,7 @@
 """Figures of survival: Kaplan-Meier curves over the numbers at risk, the Brier score over time, and calibration."""
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ def kaplan_meier(curves: pd.DataFrame, at_risk: pd.DataFrame, result: Mapping[st
     names = list(dict.fromkeys(curves["group"]))
     colours, height = sns.color_palette("colorblind", 10), 0.6 + 0.24 * len(names)
     with style("kaplan-meier"):
-        figure = blank(6.6, 4.0 + height)
+        figure = blank(6.6, 4.1 + height + 0.24 * ceil(len(names) / 2))
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.6, height])
         for number, name in enumerate(names):
             colour, dashes = colours[number % 10], LINES[(number // 10 + number) % len(LINES)]
@@ -33,7 +34,8 @@ def kaplan_meier(curves: pd.DataFrame, at_risk: pd.DataFrame, result: Mapping[st
         upper.set(ylim=(-0.02, 1.03), xlabel="Time", ylabel="Share without event", yticks=(0, 0.25, 0.5, 0.75, 1))
         upper.set_title(_log_rank(result), fontsize=10.5, loc="left")
         upper.tick_params(labelbottom=True)
-        upper.legend(frameon=False, loc="best", handlelength=2.6)
+        handles, labels = upper.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, handlelength=2.6)
         _risk_table(lower, at_risk, names)
         upper.set_xlim(-0.02 * curves["time"].max(), 1.03 * curves["time"].max())
         return svg(figure, "kaplan-meier", "Kaplan-Meier curves of the groups, with numbers at risk")
@@ -83,7 +85,7 @@ def calibration_at_horizon(groups: pd.DataFrame, horizon: float) -> str:
 def _curve(axes: Axes, curve: pd.DataFrame, name: str, colour: Any, dashes: Any) -> None:
     time, survival = curve["time"].to_numpy(), curve["survival"].to_numpy()
     low, high = (curve[key].to_numpy(dtype=np.float64) for key in ("ci_low", "ci_high"))
-    axes.fill_between(time, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
+    axes.fill_between(time, low, high, step="post", color=colour, alpha=0.12, linewidth=0)
     label = f"{name}: {int(curve['events'].sum())} events in {int(curve['at_risk'].iloc[0])}"
     axes.step(time, survival, where="post", color=colour, linestyle=dashes, linewidth=2, label=label)
     censored = curve["censored"].to_numpy() > 0

@@ -19,7 +19,7 @@ MOST_BINS = 50
 
 
 def choose_targets(settings: MilSettings, patients: pd.DataFrame, classes: Sequence[str]) -> tuple[Target, ...]:
-    """The targets of a run, in the order in which they were named.
+    """The targets of a run, in the order in which they were named; none where that is the cohort's classes alone.
 
     ``label`` are the cohort's classes, ``classes:COLUMN`` those of another column, ``regression:COLUMN`` is a number,
     ``survival`` and ``discrete-survival`` take the columns ``time`` and ``event`` or those that their arguments of that
@@ -36,8 +36,7 @@ def choose_targets(settings: MilSettings, patients: pd.DataFrame, classes: Seque
             a covariate, or two of one name.
     """
     targets = tuple(
-        _target(component, patients, classes, weighted=settings.training.class_weights)
-        for component in settings.target
+        _target(component, patients, classes, weighted=settings.training.class_weights) for component in settings.target
     )
     for target in targets:
         if [other.name for other in targets].count(target.name) > 1:
@@ -54,6 +53,14 @@ def choose_targets(settings: MilSettings, patients: pd.DataFrame, classes: Seque
         if both := set(target.columns) & set(settings.covariates):
             msg = f"The column '{min(both)}' is a covariate and the target; name it as one of them only."
             raise SettingsError(msg)
+    if [target.columns for target in targets] == [("label",)] and isinstance(targets[0], Classes):
+        return ()
+    if targets and settings.tune:
+        msg = (
+            f"--tune chooses by how well classes are told apart, and the target is '{targets[0].name}'; leave out one "
+            "of the two."
+        )
+        raise SettingsError(msg)
     return targets
 
 
@@ -67,7 +74,7 @@ def stratify(targets: Sequence[Target], patients: pd.DataFrame) -> pd.DataFrame:
     strata[known[0]] = targets[0].strata(targets[0].outcomes(patients)[known[0]])
     names, counts = np.unique(strata[known[0]].astype(str), return_counts=True)
     strata[~known[0]] = names[counts.argmax()]
-    return patients.assign(label=strata)[known.any(axis=0)]
+    return patients.assign(label=strata).iloc[np.flatnonzero(known.any(axis=0))]
 
 
 def check_splits(targets: Sequence[Target], patients: pd.DataFrame, folds: Folds) -> None:
@@ -88,8 +95,8 @@ def check_splits(targets: Sequence[Target], patients: pd.DataFrame, folds: Folds
         for target, known in zip(targets, train, strict=True):
             if lack := target.lacks(known):
                 msg = (
-                    f"The training patients {where} lack {lack}, from which the target '{target.name}' is learned; give "
-                    "fewer folds or other splits, or leave the target out."
+                    f"The training patients {where} lack {lack}, from which the target '{target.name}' is learned; "
+                    "give fewer folds or other splits, or leave the target out."
                 )
                 raise FoldError(msg)
         if not any(_has_loss(target, known) for target, known in zip(targets, validation, strict=True)):
@@ -108,7 +115,7 @@ def _has_loss(target: Target, known: Floats) -> bool:
 def _target(component: Component, patients: pd.DataFrame, classes: Sequence[str], *, weighted: bool) -> Target:
     kind, arguments = component.name, component.arguments
     if kind not in KINDS:
-        raise unknown_name("kind of target", kind, KINDS)  # noqa: EM101
+        raise unknown_name("kind of target", kind, list(KINDS))  # noqa: EM101
     if kind in {"survival", "discrete-survival"}:
         columns = (str(arguments.pop("time", "time")), str(arguments.pop("event", "event")))
         name = str(arguments.pop("called", kind))
@@ -120,7 +127,8 @@ def _target(component: Component, patients: pd.DataFrame, classes: Sequence[str]
     name = str(arguments.pop("called", column))
     _take_no(arguments, kind)
     if column not in patients:
-        raise unknown_name(f"column for the target '{kind}'", column, [str(known) for known in patients])
+        what = f"column for the target '{kind}'"
+        raise unknown_name(what, column, [str(known) for known in patients])
     if kind == "regression":
         _require(patients, column, "numbers", lambda values: np.isfinite(values))
         return Regression(name, (column,))
@@ -135,7 +143,9 @@ def _take_no(arguments: dict[str, Any], kind: str) -> None:
 
 def _bins(bins: object) -> int:
     if not isinstance(bins, int) or not 2 <= bins <= MOST_BINS:
-        msg = f"The target 'discrete-survival' was given bins {bins}, expected 2 to {MOST_BINS}; give a number of these."
+        msg = (
+            f"The target 'discrete-survival' was given bins {bins}, expected 2 to {MOST_BINS}; give a number of these."
+        )
         raise SettingsError(msg)
     return bins
 
@@ -179,8 +189,8 @@ def _classes_of(patients: pd.DataFrame, column: str, classes: Sequence[str]) -> 
     names = tuple(sorted(set(as_texts(patients[column])) - {""}))
     if not 2 <= len(names) <= MOST_LEVELS:
         msg = (
-            f"The column '{column}' has {len(names)} different values, expected 2 to {MOST_LEVELS} classes; group them, "
-            f"or, where they are numbers, name `regression:{column}`."
+            f"The column '{column}' has {len(names)} different values, expected 2 to {MOST_LEVELS} classes; group "
+            f"them, or, where they are numbers, name `regression:{column}`."
         )
         raise SettingsError(msg)
     return names

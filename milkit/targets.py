@@ -11,7 +11,8 @@ Letters: n patients, O outputs, S scores: what is averaged over seeds (probabili
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from itertools import pairwise
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -156,9 +157,7 @@ class Survival(Target):
 
     def rows(self, outcomes: Floats, scores: Floats) -> pd.DataFrame:
         """``time``, ``event`` and ``risk``."""
-        return pd.DataFrame(
-            {"time": outcomes[:, 0], "event": outcomes[:, 1].astype(np.int64), "risk": scores[:, 0]}
-        )
+        return pd.DataFrame({"time": outcomes[:, 0], "event": outcomes[:, 1].astype(np.int64), "risk": scores[:, 0]})
 
     def strata(self, outcomes: Floats) -> list[str]:
         """See ``Target``."""
@@ -175,7 +174,8 @@ class DiscreteSurvival(Survival):
     """When an event comes, by the hazard in each of ``n_bins`` bins of time, without proportional hazards.
 
     Fitted: the ends of the bins, which the events of training patients are shared out over evenly; the last is their
-    last event. The risk is ``losses.log_cumulative_hazard``.
+    last event. The risk is -log of the mean time without event up to there: as the log hazard is, where hazards do not
+    change and patients are followed for long.
     """
 
     n_bins: int = 4
@@ -199,7 +199,7 @@ class DiscreteSurvival(Survival):
 
     def scores(self, outputs: Tensor, fitted: Tensor) -> Tensor:
         """The risk, (n, 1)."""
-        return losses.log_cumulative_hazard(outputs)[:, None]
+        return -losses.restricted_mean(outputs, fitted).clamp(min=1e-12).log()[:, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +253,7 @@ class Fitted:
             target.fit(outcomes[is_known(outcomes)]) for target, outcomes in zip(targets, training, strict=True)
         ]
         ends = np.cumsum([0, *(len(target.outputs) for target in targets)]).tolist()
-        self.slices = [slice(first, last) for first, last in zip(ends[:-1], ends[1:], strict=True)]
+        self.slices = [slice(first, last) for first, last in pairwise(ends)]
 
     def loss(self, outputs: Tensor, outcomes: Sequence[Tensor]) -> Tensor:
         """The sum of the targets' losses, each over the patients whose outcome is known: (n, O)."""
@@ -284,7 +284,7 @@ def known_rows(patients: pd.DataFrame, columns: Sequence[str]) -> Floats:
     return np.where(np.isfinite(values).all(axis=1, keepdims=True), values, np.nan)
 
 
-def as_texts(column: "pd.Series[object]") -> list[str]:
+def as_texts(column: "pd.Series[Any]") -> list[str]:
     """The values as texts, an empty one where missing; 1.0, as a column of numbers with gaps holds it, is "1"."""
     return [
         "" if pd.isna(value) else str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

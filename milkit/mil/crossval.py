@@ -1,35 +1,36 @@
 """VERB bags -> folds -> heads -> predictions, attention and metrics: all folds, repeats and seeds from memory."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from milkit.audit.controls import controls_or_failure
 from milkit.bags import BagStore
-from milkit.covariates import check_columns, count_missing
+from milkit.covariates import check_columns
 from milkit.encoder import choose_device
 from milkit.errors import StoreError
-from milkit.explain import ranks
-from milkit.folds import Folds, Split, patients_digest, refuse_unequal_repeats
+from milkit.folds import Folds, Split, refuse_unequal_repeats
 from milkit.mil.batches import Bags
+from milkit.mil.crossval_targets import cross_validate_targets
 from milkit.mil.fusion import Fusion
 from milkit.mil.heads import build_head
+from milkit.mil.run_files import attention_rows, dump_of, provenance_of, save_head
 from milkit.mil.train import Examples, TrainedHead, predict, train_head
 from milkit.mil.tuning import Choice, Floats, Tuning
-from milkit.predictions import SHARED, Attention, Predictions
+from milkit.predictions import Attention, Predictions
 from milkit.progress import progress
-from milkit.runs import log_to, provenance, whole_folder, write_json, write_text
-from milkit.settings import MilSettings, dump
+from milkit.runs import log_to, whole_folder, write_json, write_text
+from milkit.settings import MilSettings
 from milkit.splitting import make_folds
 from milkit.statistics.decisions import Declared
 from milkit.statistics.summary import summarise
+from milkit.target_choice import choose_targets
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ def cross_validate(store: BagStore, settings: MilSettings, run: Path, folds: Fol
         The content of ``metrics.json``.
     """
     classes = _classes(store)
+    if targets := choose_targets(settings, store.patients, classes):
+        return cross_validate_targets(store, targets, settings, run, folds)
     folds = folds or make_folds(store.patients, settings)
     refuse_unequal_repeats(folds.tested)
     declared = Declared(settings.prevalence, settings.thresholds, settings.specificity, settings.training.class_weights)
@@ -76,7 +79,7 @@ def cross_validate(store: BagStore, settings: MilSettings, run: Path, folds: Fol
     for candidate in tuning.candidates:
         build_head(candidate.head, store.dim, len(classes), len(candidate.covariates))
     with whole_folder(run) as folder, log_to(folder / "log.txt"):
-        write_text(folder / "settings.yaml", dump(settings.model_copy(update=_places(store, settings))))
+        write_text(folder / "settings.yaml", dump_of(store, settings))
         folds.save(folder / "folds.csv")
         bags = Bags.load(store, choose_device(settings.device))
         digest = str(store.attributes["encoder_digest"])
@@ -100,14 +103,8 @@ def cross_validate(store: BagStore, settings: MilSettings, run: Path, folds: Fol
         if settings.controls:
             found = controls_or_failure(store, folds, predictions, settings, held_out.validated, metrics)
             write_json(folder / "controls.json", found)
-        write_json(folder / "provenance.json", _provenance(store, folds, tuning))
+        write_json(folder / "provenance.json", provenance_of(store, folds, tuning))
     return metrics
-
-
-def _places(store: BagStore, settings: MilSettings) -> dict[str, Path]:
-    """Paths that hold from wherever the settings are read again."""
-    published = {"folds_file": settings.folds_file.resolve()} if settings.folds_file else {}
-    return {"store": store.path.resolve(), **published}
 
 
 def _classes(store: BagStore) -> tuple[str, ...]:
@@ -153,13 +150,13 @@ def _all_folds(
                 trained = _train_on(bags, labels, classes, split, settings, number, fusion)
                 name = f"repeat{split.repeat}-fold{split.fold}-seed{number}"
                 facts = {"classes": classes, "encoder_digest": encoder_digest, **fusion.facts()}
-                _save_head(heads / name, trained, settings, facts, fusion.statistics())
+                save_head(heads / name, trained, settings, facts, fusion.statistics())
                 log.info("%s: best epoch %d, validation loss %.4f", name, trained.best_epoch, trained.validation_loss)
                 tested = predict(trained.model, bags, bags.indices(split.test), fusion.values(split.test))
                 probabilities.append(torch.stack([p for p, _ in tested]))
                 seen = predict(trained.model, bags, bags.indices(split.validation), fusion.values(split.validation))
                 validated.append(torch.stack([p for p, _ in seen]))
-                cells.append(_attention_rows(bags, split, number, classes, [a for _, a in tested]))
+                cells.append(attention_rows(bags, split, number, classes, [a for _, a in tested]))
                 advance()
             rows.append(_prediction_rows(split, labels, classes, torch.stack(probabilities).mean(dim=0)))
             inner = split._replace(test=split.validation)
@@ -203,70 +200,3 @@ def _prediction_rows(
     for c, name in enumerate(classes):
         table[f"p_{name}"] = probabilities[:, c].double().numpy()
     return table
-
-
-def _attention_rows(
-    bags: Bags, split: Split, seed: int, classes: Sequence[str], attention: list[Tensor]
-) -> pd.DataFrame:
-    parts = []
-    for name, index, weights in zip(split.test, bags.indices(split.test), attention, strict=True):
-        cells = bags.cells_of(index)
-        for branch, weight in enumerate(weights.double().numpy()):
-            rank, percentile = ranks(weight)
-            part = pd.DataFrame(
-                {"cell_id": bags.cell_ids[cells], "weight": weight, "rank": rank, "percentile": percentile}
-            )
-            part.insert(0, "patient_id", name)
-            part.insert(2, "repeat", split.repeat)
-            part.insert(3, "seed", seed)
-            part.insert(4, "fold", split.fold)
-            part.insert(5, "class", SHARED if len(weights) == 1 else classes[branch])
-            parts.append(part)
-    return pd.concat(parts, ignore_index=True)
-
-
-def _save_head(
-    path: Path, trained: TrainedHead, settings: MilSettings, facts: Mapping[str, Any], statistics: Mapping[str, Tensor]
-) -> None:
-    """Weights as safetensors, and beside them what is needed to build and to judge the head; no patient ids."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.model.state_dict().items()}
-    save_file({**state, **statistics}, path.with_suffix(".safetensors"))
-    facts = {
-        "head": settings.head.model_dump(),
-        "in_dim": len(trained.model.mean),
-        **facts,
-        "best_epoch": trained.best_epoch,
-        "history": trained.history,
-    }
-    write_json(path.with_suffix(".json"), facts)
-
-
-def _provenance(store: BagStore, folds: Folds, tuning: Tuning) -> Mapping[str, Any]:
-    """What made the run. Patients that a step was fitted on appear as a digest, to be compared with the folds."""
-    fitted = {
-        f"repeat{split.repeat}-fold{split.fold}": {
-            **{role: patients_digest(getattr(split, role)) for role in ("train", "validation")},
-            **tuning.fitted_on(split),
-        }
-        for split in folds.splits()
-    }
-    keys = (
-        "cohort",
-        "cohort_digest",
-        "patients_digest",
-        "encoder",
-        "encoder_digest",
-        "encoder_seen",
-        "transform",
-        "precision",
-        "backend",
-    )
-    return {
-        **provenance(),
-        **{key: store.attributes.get(key) for key in keys},
-        "folds_digest": folds.digest,
-        "fitted_on": fitted,
-        "covariates_missing": count_missing(
-            store.patients.loc[sorted(set(folds.table["patient_id"]))], tuning.settings.covariates
-        ),
-    }

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from milkit.errors import TrainingError
 from milkit.mil.batches import Bags
+from milkit.mil.descent import descend
 from milkit.mil.heads import MilOutput, build_head
 from milkit.mil.pace import Pace, exact_products, pace_of
 from milkit.mil.packing import padded, padding_mask
@@ -24,12 +24,14 @@ from milkit.settings import Component, TrainingSettings
 class Examples(NamedTuple):
     """Patients by their position in ``Bags``, the position of each one's class, and their covariates if there are any.
 
-    ``covariates`` are encoded, (n, n_covariates).
+    ``covariates`` are encoded, (n, n_covariates). Other targets than one of classes leave ``labels`` empty and have
+    ``outcomes``, (n, columns) for each.
     """
 
     indices: list[int]
     labels: list[int]
     covariates: Tensor | None = None
+    outcomes: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,36 +125,30 @@ def train_head(
     with exact_products(device), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         built = build_head(head, bags.dim, n_classes, n_covariates)
-        model = Standardised(built, *_moments(bags, train, settings)).to(device)
+        model = Standardised(built, *moments(bags, train, settings)).to(device)
         weights = class_weights(train.labels, n_classes) if settings.class_weights else torch.ones(n_classes)
         training = Training(model, bags, weights.to(device), pace)
         optimiser = new_optimiser(model, settings)
         order = np.random.default_rng(seed)
-        best, best_epoch, history = _weights_of(model), 0, list[tuple[float, float]]()
-        lowest = float("inf")
-        for epoch in range(settings.max_epochs):
-            train_loss = training.epoch(train, optimiser, order, settings.batch_size)
-            validation_loss = training.loss(validation)
-            if not np.isfinite([train_loss, validation_loss]).all():
-                msg = (
-                    f"The loss in epoch {epoch} was {train_loss} in training and {validation_loss} in validation, "
-                    "expected finite numbers; lower training.learning_rate, or look at the features."
-                )
-                raise TrainingError(msg)
-            history.append((train_loss, validation_loss))
-            if validation_loss < lowest:
-                lowest, best, best_epoch = validation_loss, _weights_of(model), epoch
-            if epoch - best_epoch >= settings.patience:
-                break
-        model.load_state_dict(best)
+        best_epoch, history = descend(
+            model,
+            lambda: training.epoch(train, optimiser, order, settings.batch_size),
+            lambda: training.loss(validation),
+            settings,
+        )
     return TrainedHead(model.eval(), best_epoch, history)
 
 
 @torch.no_grad()
 def predict(
-    model: Standardised, bags: Bags, indices: Sequence[int], covariates: Tensor | None = None
+    model: Standardised,
+    bags: Bags,
+    indices: Sequence[int],
+    covariates: Tensor | None = None,
+    *,
+    softmax: bool = True,
 ) -> list[tuple[Tensor, Tensor]]:
-    """For each patient, class probabilities (C,) and attention (k, n_cells), on the CPU.
+    """For each patient, class probabilities (C,), or the bare outputs, and attention (k, n_cells), on the CPU.
 
     Always in float32, whatever the head was trained in.
     """
@@ -165,7 +161,7 @@ def predict(
             chosen = [indices[position] for position in portion]
             own = None if covariates is None else covariates[portion].to(device)
             output = model.of_bags(bags, chosen, own, pace)
-            probabilities = output.logits.softmax(dim=1).cpu()
+            probabilities = (output.logits.softmax(dim=1) if softmax else output.logits).cpu()
             sizes = [bags.n_cells(index) for index in chosen]
             if model.packs:
                 attention = list(torch.split(output.attention[:, : sum(sizes)].cpu(), sizes, dim=1))
@@ -188,17 +184,13 @@ def class_weights(labels: Sequence[int], n_classes: int) -> Tensor:
     return torch.where(counts > 0, len(labels) / (n_classes * counts.clamp(min=1)), 0.0)
 
 
-def _moments(bags: Bags, train: Examples, settings: TrainingSettings) -> tuple[Tensor, Tensor]:
+def moments(bags: Bags, train: Examples, settings: TrainingSettings) -> tuple[Tensor, Tensor]:
     """Mean and reciprocal spread of each feature over the training patients' cells; 1 where a feature does not vary."""
     if not settings.standardise:
         return torch.zeros(bags.dim), torch.ones(bags.dim)
     mean, spread = bags.moments(train.indices)
     scale = torch.where(spread > 1e-6, 1.0 / spread.clamp(min=1e-6), 1.0)
     return mean.float(), scale.float()
-
-
-def _weights_of(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
 @dataclass(frozen=True, slots=True)

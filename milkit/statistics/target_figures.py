@@ -3,7 +3,7 @@
 As in ``summary``: each estimate pools the out-of-fold predictions of a repeat and is the mean over the repeats,
 ``folds`` are the values of single folds beside it, and intervals are BCa, from resamples of patients. Here patients are
 drawn alike and not within classes, since how many have an event, or a high value, is left to chance. Letters: n
-patients, B weightings, T figures.
+patients, B weightings.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from milkit.statistics.out_of_fold import Resamples
 
 Floats = npt.NDArray[np.float64]
 Metric = Callable[[pd.DataFrame, Floats], Floats]
-"""Of rows of ``predictions.csv`` and weights of them, (B, rows) -> (B, T)."""
+"""Of rows of ``predictions.csv`` and weights of them, (B, rows) -> (B,)."""
 
 
 def survival_figures(table: pd.DataFrame, *, n_bootstrap: int, level: float, seed: int) -> dict[str, Any]:
@@ -36,8 +36,8 @@ def survival_figures(table: pd.DataFrame, *, n_bootstrap: int, level: float, see
 def regression_figures(table: pd.DataFrame, *, n_bootstrap: int, level: float, seed: int) -> dict[str, Any]:
     """Mean absolute error, R² and Spearman's ρ: of a table with patient_id, repeat, fold, label and predicted.
 
-    R² is 1 - Σ (label - predicted)² / Σ (label - mean)²; 0 is what the mean of the tested patients gets, and a model may
-    be worse than that.
+    R² is 1 - Σ (label - predicted)² / Σ (label - mean)²; 0 is what the mean of the tested patients gets, and a model
+    may be worse than that.
     """
     return _figures(table, {"mae": _mae, "r2": _r2, "spearman": _spearman}, n_bootstrap, level, seed)
 
@@ -52,7 +52,8 @@ def spearman(first: Floats, second: Floats, weights: Floats) -> Floats:
     x, y = (ranks - (weights * ranks).sum(axis=1, keepdims=True) / total for ranks in (x, y))
     shared, own, other = ((weights * product).sum(axis=1) for product in (x * y, x * x, y * y))
     spread = np.sqrt(own * other)
-    return np.divide(shared, spread, out=np.full(len(weights), np.nan), where=spread > 1e-9)
+    result: Floats = np.divide(shared, spread, out=np.full(len(weights), np.nan), where=spread > 1e-9)
+    return result
 
 
 def _midranks(values: Floats, weights: Floats) -> Floats:
@@ -64,7 +65,10 @@ def _midranks(values: Floats, weights: Floats) -> Floats:
 
 
 def _figures(
-    table: pd.DataFrame, metrics: dict[str, Callable[[pd.DataFrame, Floats], Floats]], n_bootstrap: int, level: float,
+    table: pd.DataFrame,
+    metrics: dict[str, Metric],
+    n_bootstrap: int,
+    level: float,
     seed: int,
 ) -> dict[str, Any]:
     patients = np.unique(table["patient_id"].to_numpy(dtype=object).astype(str))
@@ -108,7 +112,8 @@ def _r2(table: pd.DataFrame, weights: Floats) -> Floats:
     mean = weights @ label / weights.sum(axis=1)
     spread = (weights * (label - mean[:, None]) ** 2).sum(axis=1)
     lost = weights @ (label - predicted) ** 2
-    return 1 - np.divide(lost, spread, out=np.full(len(weights), np.nan), where=spread > 1e-12)
+    share: Floats = np.divide(lost, spread, out=np.full(len(weights), np.nan), where=spread > 1e-12)
+    return 1 - share
 
 
 def _spearman(table: pd.DataFrame, weights: Floats) -> Floats:
