@@ -244,7 +244,8 @@ def on_lymphocytosis(encoders: Mapping[str, Any], given: argparse.Namespace, fol
     from milkit.statistics.intervals import bootstrap_weights
 
     recipe = find_recipe("lymphocytosis", given.lymphocytosis)
-    settings = MilSettings(folds=given.folds, repeats=given.repeats, seed=SEED, device=given.device, bootstrap=100)
+    settings = MilSettings(folds=given.folds, repeats=given.repeats, seed=SEED, device=given.device)
+    settings = settings.model_copy(update={"bootstrap": 100, "controls": False})  # the figures are computed here
     found: dict[str, Predictions] = {}
     folds, labels = None, pd.Series(dtype=object)
     for number, (name, encoder) in enumerate(encoders.items()):

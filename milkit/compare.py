@@ -111,7 +111,7 @@ def _read(path: Path) -> Run:
             )
             raise RunError(msg)
     settings = load(MilSettings, path / "settings.yaml", {})
-    predictions = Predictions.load(path / "predictions.csv")
+    predictions = Predictions.load(path / "predictions.csv", any_target=True)
     if not predictions.classes:
         msg = f"The run {path} predicts no classes, which a comparison is made of; name runs that do."
         raise RunError(msg)

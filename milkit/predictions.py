@@ -34,9 +34,13 @@ class Predictions:
     classes: tuple[str, ...]
 
     @classmethod
-    def load(cls, path: Path) -> "Predictions":
-        """Read ``predictions.csv``."""
-        if several := sorted(file.name for file in path.parent.glob("predictions.*.csv")):
+    def load(cls, path: Path, *, any_target: bool = False) -> "Predictions":
+        """Read ``predictions.csv``; one of another target than classes is a ``RunError`` unless ``any_target``.
+
+        There are no ``classes`` then, and the columns are those of ``milkit.targets``.
+        """
+        several = sorted(file.name for file in path.parent.glob("predictions.*.csv"))
+        if several and not path.is_file():
             msg = f"{path.parent} is a run on several targets ({', '.join(several)}), expected one; {_OTHER_TARGETS}."
             raise RunError(msg)
         if not path.is_file():
@@ -44,8 +48,8 @@ class Predictions:
             raise RunError(msg)
         table = read_table(path)
         classes = tuple(name[2:] for name in table.columns if name.startswith("p_"))
-        if not classes:
-            what = "risks" if "risk" in table else "numbers"
+        if not classes and not any_target:
+            what = "risks, as `milkit survival` reads them," if "risk" in table else "numbers"
             msg = f"{path} holds {what} where probabilities of classes were expected; {_OTHER_TARGETS}."
             raise RunError(msg)
         return cls(table, classes)

@@ -55,7 +55,7 @@ def test_extraction_and_training_need_nothing_of_what_was_planted(demo: dict[str
     bare = demo["folder"] / "bare"
     shutil.copytree(cohort, bare)
     (bare / "planted.csv").unlink()
-    extract = [*milkit, "extract", "--cohort", "aml_hehr", "--root", str(bare), "--encoder", "classical"]
+    extract = [*milkit, "extract", "--cohort", "aml_hehr", "--root", str(bare), "--encoder", "milkit-mini"]
     for command in (extract, [*milkit, "train-mil", "--folds", "5", "--name", "bare"]):
         subprocess.run(command, cwd=demo["folder"], check=True, capture_output=True)
     (first,) = (demo["folder"] / "milkit-demo" / "runs").glob("*/predictions.csv")

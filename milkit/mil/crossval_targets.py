@@ -39,13 +39,13 @@ class HeldOutTargets(NamedTuple):
 
     Attributes:
         tables: Of tested patients, for each target.
-        training: Of the training patients of each fold: patient_id, repeat, fold, and the first score of the first
-            target, which is the risk where that is survival.
+        training: Of the training patients of each fold, patient_id, repeat, fold and risk; None unless just one of the
+            targets is survival.
         attention: To the cells of tested patients.
     """
 
     tables: list[pd.DataFrame]
-    training: pd.DataFrame
+    training: pd.DataFrame | None
     attention: Attention
 
 
@@ -87,7 +87,7 @@ def cross_validate_targets(
         files = prediction_files([target.name for target in targets])
         for name, table in zip(files, held_out.tables, strict=True):
             write_table(folder / name, table)
-        if len(targets) == 1 and isinstance(targets[0], Survival):
+        if held_out.training is not None:
             # `milkit survival` measures the risks of tested patients against these.
             write_table(folder / "training_risks.csv", held_out.training)
         held_out.attention.save(folder / "attention.parquet")
@@ -121,6 +121,7 @@ def _all_folds(
     patients, splits = store.patients, list(folds.splits())
     tables, known_risks, cells = list[list[pd.DataFrame]]([] for _ in targets), [], []
     names = [f"{t.name}: {output}" if len(targets) > 1 else output for t in targets for output in t.outputs]
+    risky = [position for position, target in enumerate(targets) if isinstance(target, Survival)]
     with progress("train-mil", len(splits) * settings.seeds, "models") as advance:
         for split in splits:
             fusion = Fusion.of(patients, split, settings.covariates)
@@ -143,18 +144,21 @@ def _all_folds(
                 log.info("%s: best epoch %d, validation loss %.4f", name, trained.best_epoch, trained.validation_loss)
                 tested, weights = _said(trained, fitted, bags, bags.indices(split.test), fusion.values(split.test))
                 scores.append(tested)
-                of_training.append(_said(trained, fitted, bags, train.indices, train.covariates)[0][0][:, 0])
+                if len(risky) == 1:
+                    said, _ = _said(trained, fitted, bags, train.indices, train.covariates)
+                    of_training.append(said[risky[0]][:, 0])
                 cells.append(attention_rows(bags, split, number, names, weights))
                 advance()
             for position, target in enumerate(targets):
                 mean = np.mean([own[position] for own in scores], axis=0)
                 tables[position].append(_rows(target, patients, split, mean))
-            own = [bags.patients[index] for index in train.indices]
-            part = pd.DataFrame({"patient_id": own, "repeat": split.repeat, "fold": split.fold})
-            known_risks.append(part.assign(risk=np.mean(of_training, axis=0)))
+            if len(risky) == 1:
+                own = [bags.patients[index] for index in train.indices]
+                part = pd.DataFrame({"patient_id": own, "repeat": split.repeat, "fold": split.fold})
+                known_risks.append(part.assign(risk=np.mean(of_training, axis=0)))
     return HeldOutTargets(
         [pd.concat(own, ignore_index=True) for own in tables],
-        pd.concat(known_risks, ignore_index=True),
+        pd.concat(known_risks, ignore_index=True) if known_risks else None,
         Attention(pd.concat(cells, ignore_index=True)),
     )
 

@@ -78,7 +78,7 @@ def read_outcome(run: Path, follow_up: Path | None = None) -> Outcome:
         msg = f"There is no run at {run}; make one with `milkit train-mil`, or name another."
         raise RunError(msg)
     source = _source(run)
-    predictions = Predictions.load(source)
+    predictions = Predictions.load(source, any_target=True)
     table, classes = predictions.table, predictions.classes
     if "risk" not in table and not classes:
         msg = (
