@@ -124,4 +124,4 @@ def test_the_parts_of_the_real_images_have_their_sizes_and_share_no_file(real: P
         sizes.append(len(cohort.cells))
         for path in cohort.cells["path"]:
             assert seen.setdefault(hashlib.sha256((cohort.root / path).read_bytes()).digest(), part) == part
-    assert sizes == [10_152, 629, 2_734]
+    assert sizes == [10_152, 624, 2_713]
