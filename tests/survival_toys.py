@@ -51,3 +51,13 @@ def write_run(folder: Path, predictions: pd.DataFrame, patients: pd.DataFrame | 
         other["store"] = store
     (folder / "settings.yaml").write_text(dump(MilSettings(bootstrap=other.pop("bootstrap", 100), **other)))
     return folder
+
+
+RISK = np.random.default_rng(3).normal(size=N)
+TIME, EVENT = follow_up(RISK)
+CLASS = np.where(RISK > 0.5, "PML_RARA", np.where(RISK > -0.5, "NPM1", "control")).astype(object)
+CLASSES = ("control", "NPM1", "PML_RARA")
+
+
+def patients(**columns: Any) -> pd.DataFrame:
+    return pd.DataFrame({"time": TIME, "event": EVENT, **columns}, index=list(IDS))

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-             "--disable-sync", "--no-first-run", "--disable-default-apps"]  # fmt: skip
 WIDTHS = (1400, 820, 390)
 KEYS = "12345678b9mflapetsx0"
 NAMED = ["myeloblast", "promyelocyte", "myelocyte", "metamyelocyte", "neutrophil_band", "neutrophil_segmented",
@@ -34,17 +30,6 @@ NAMED = ["myeloblast", "promyelocyte", "myelocyte", "metamyelocyte", "neutrophil
          "unclear"]  # fmt: skip
 
 OpenPage = Callable[..., "Page"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium is installed; `apt-get install chromium` brings one")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,22 +3,22 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
-from survival_toys import IDS, N, class_table, follow_up, risk_table, write_run
+from survival_toys import (
+    CLASS,
+    CLASSES,
+    EVENT,
+    RISK,
+    TIME,
+    N,
+    class_table,
+    patients,
+    risk_table,
+    write_run,
+)
 
 from milkit.errors import MilkitError, RunError, SettingsError, UnknownName
 from milkit.survival.verb import write_survival
-
-RISK = np.random.default_rng(3).normal(size=N)
-TIME, EVENT = follow_up(RISK)
-CLASS = np.where(RISK > 0.5, "PML_RARA", np.where(RISK > -0.5, "NPM1", "control")).astype(object)
-CLASSES = ("control", "NPM1", "PML_RARA")
-
-
-def patients(**columns: Any) -> pd.DataFrame:
-    return pd.DataFrame({"time": TIME, "event": EVENT, **columns}, index=list(IDS))
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 """The templates and what they are filled with. Escaping is always on: text from data never becomes markup."""
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from milkit.bags import cohort_names
@@ -28,6 +26,7 @@ from milkit.report.rankings import shown_rankings
 from milkit.report.results import Results
 from milkit.report.summary import headline, method, question
 from milkit.report.tables import class_table, cohort_table, flow_steps, metrics_table
+from milkit.report.templates import offline_templates
 from milkit.settings import dump
 
 _HERE = Path(__file__).parent
@@ -166,18 +165,4 @@ def _origin(results: Results) -> list[tuple[str, str]]:
 
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
-    """The script runs by its digest: no other, injected one does, and nothing is loaded from elsewhere."""
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    script = (_HERE / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    environment.globals |= {
-        "style": Markup((_HERE / "style.css").read_text(encoding="utf-8")),
-        "script": Markup(script),
-        "policy": (
-            f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
-            "base-uri 'none'; form-action 'none'"
-        ),
-    }
-    return environment
+    return offline_templates(_HERE, "report.js", "style.css")

@@ -5,16 +5,14 @@ and script avoid the words that name the groups of cells (top, …), also inside
 the file for them finds none; hence ``inset`` and ``margin-block`` in the style.
 """
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
+from milkit.report.templates import offline_templates
 from milkit.review.key import UNCLEAR
 from milkit.taxonomy import Taxonomy
 
@@ -107,17 +105,4 @@ def _order(key: str) -> int:
 
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    script = (_HERE / "review.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    environment.globals |= {
-        "style": Markup((_HERE / "review.css").read_text(encoding="utf-8")),
-        "script": Markup(script),
-        "policy": (
-            f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
-            "base-uri 'none'; form-action 'none'"
-        ),
-    }
-    return environment
+    return offline_templates(_HERE, "review.js", "review.css")
