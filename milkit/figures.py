@@ -109,12 +109,13 @@ def metric_folds(metrics: Mapping[str, Metric], chance: Mapping[str, float]) -> 
     return _forest("metric-folds", "Value", metrics, chance)
 
 
-def with_interval(metric: Metric) -> str:
-    """``0.87 (0.80 to 0.93)``; a dash where the metric is undefined."""
+def with_interval(metric: Metric, form: str = ".2f") -> str:
+    """``0.87 (0.80 to 0.93)``, each number in that form; a dash where the metric is undefined."""
     estimate, low, high = _numbers(metric)
     if np.isnan(estimate):
         return "–"
-    return f"{estimate:.2f}" if np.isnan(low) or np.isnan(high) else f"{estimate:.2f} ({low:.2f} to {high:.2f})"
+    found = f"{estimate:{form}}"
+    return found if np.isnan(low) or np.isnan(high) else f"{found} ({low:{form}} to {high:{form}})"
 
 
 def _forest(name: str, quantity: str, metrics: Mapping[str, Metric], chance: Mapping[str, float]) -> str:

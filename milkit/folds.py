@@ -27,6 +27,15 @@ class Split(NamedTuple):
     test: list[str]
     """… and nothing looks here before the model is final."""
 
+    @property
+    def name(self) -> str:
+        """What files and logs of a run call it."""
+        return f"repeat{self.repeat}-fold{self.fold}"
+
+    def seed(self, base: int, number: int) -> int:
+        """That of its training ``number``, from the one of the run."""
+        return int(np.random.SeedSequence([base, self.repeat, self.fold, number]).generate_state(1)[0])
+
 
 @dataclass(frozen=True, slots=True)
 class Folds:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import milkit
 from milkit.errors import RunError, StoreError
+from milkit.settings import MilSettings, load
 
 Kind = Literal["store", "run"]
 
@@ -151,6 +152,15 @@ def read_json(path: Path) -> dict[str, Any]:
         msg = f"{path} is not valid JSON ({error}); the file was changed after it was written, so make the run again."
         raise RunError(msg) from None
     return values
+
+
+def run_settings(run: Path) -> tuple[MilSettings, Path]:
+    """The settings of a run folder, and the path of the store behind it; a ``RunError`` if they name none."""
+    settings = load(MilSettings, run / "settings.yaml", {})
+    if settings.store is None:
+        msg = f"{run / 'settings.yaml'} names no store; add `store:` with the path of the store behind the run."
+        raise RunError(msg)
+    return settings, settings.store
 
 
 def provenance() -> dict[str, Any]:

@@ -78,15 +78,14 @@ def _fitted(audited: Audited) -> Iterator[AuditFinding]:
         text = "provenance.json does not say on whom the run's steps were fitted, so that cannot be checked."
         yield AuditFinding("warning", "not-assessed", text)
     for split in Folds(audited.folds.drop_duplicates(["patient_id", "repeat", "fold", "role"])).splits():
-        name = f"repeat{split.repeat}-fold{split.fold}"
         train, validation = patients_digest(split.train), patients_digest(split.validation)
         inner = patients_digest([*split.train, *split.validation])
         strict = {"train": {train}, "validation": {validation}}
-        for step, found in (fitted.get(name) or {}).items():
+        for step, found in (fitted.get(split.name) or {}).items():
             if found not in strict.get(step, {train, validation, inner}):
                 text = (
-                    f"The step '{step}' of {name} was fitted on {_whom(found, split, audited)}, where it may know this "
-                    "fold's training or validation patients only; make the run again."
+                    f"The step '{step}' of {split.name} was fitted on {_whom(found, split, audited)}, where it may "
+                    "know this fold's training or validation patients only; make the run again."
                 )
                 yield AuditFinding("error", "fitted-outside-fold", text)
 

@@ -11,8 +11,8 @@ import pandas as pd
 from milkit.bags import BagStore
 from milkit.errors import RunError
 from milkit.predictions import Predictions
-from milkit.runs import read_json
-from milkit.settings import MilSettings, load
+from milkit.runs import read_json, run_settings
+from milkit.settings import MilSettings
 from milkit.tables import read_table
 
 
@@ -42,16 +42,13 @@ class Audited:
         if not (run / "settings.yaml").is_file():
             msg = f"There is no run at {run}; make one with `milkit train-mil`, or name another one."
             raise RunError(msg)
-        settings = load(MilSettings, run / "settings.yaml", {})
-        if settings.store is None:
-            msg = f"{run / 'settings.yaml'} names no store; add `store:` with the path of the store behind the run."
-            raise RunError(msg)
+        settings, path = run_settings(run)
         folds = read_table(run / "folds.csv")
         if missing := [name for name in ("patient_id", "repeat", "fold", "role") if name not in folds]:
             msg = f"{run / 'folds.csv'} lacks {', '.join(missing)}; make the run again with `milkit train-mil`."
             raise RunError(msg)
         predictions = Predictions.load(run / "predictions.csv")
-        return cls(run, settings, folds, predictions, read_json(run / "provenance.json"), BagStore.open(settings.store))
+        return cls(run, settings, folds, predictions, read_json(run / "provenance.json"), BagStore.open(path))
 
     @property
     def patients(self) -> list[str]:

@@ -21,8 +21,8 @@ from milkit.mil.batches import Bags
 from milkit.mil.heads import build_head
 from milkit.mil.train import Standardised
 from milkit.predictions import Predictions
-from milkit.runs import read_json
-from milkit.settings import Component, MilSettings, load
+from milkit.runs import read_json, run_settings
+from milkit.settings import Component
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,9 @@ def read_heads(run: Path, device: str) -> HeldOutHeads:
     if not (run / "settings.yaml").is_file() or not (run / "folds.csv").is_file():
         msg = f"{run} is no finished run; make one with `milkit train-mil`, or name its folder."
         raise RunError(msg)
-    settings = load(MilSettings, run / "settings.yaml", {})
-    if settings.store is None:
-        msg = f"{run / 'settings.yaml'} names no store; add `store:` with the path of the store behind the run."
-        raise RunError(msg)
+    settings, path = run_settings(run)
     predictions = Predictions.load(run / "predictions.csv")
-    store, made_from = BagStore.open(settings.store), read_json(run / "provenance.json")
+    store, made_from = BagStore.open(path), read_json(run / "provenance.json")
     for key, what in (("cohort_digest", "cells"), ("encoder_digest", "encoder")):
         if made_from.get(key) and made_from[key] != store.attributes.get(key):
             msg = (
@@ -87,7 +84,7 @@ def read_heads(run: Path, device: str) -> HeldOutHeads:
     for split in Folds.load(run / "folds.csv").splits():
         for seed in range(settings.seeds):
             model = Model(split.repeat, split.fold, seed)
-            heads[model] = read_head(run / "heads" / "repeat{}-fold{}-seed{}".format(*model)).to(chosen)
+            heads[model] = read_head(run / "heads" / f"{split.name}-seed{seed}").to(chosen)
             for patient in split.test:
                 tested_by.setdefault(patient, []).append(model)
     patients = consensus_predictions(predictions)

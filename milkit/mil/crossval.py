@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -148,7 +147,7 @@ def _all_folds(
             fusion = Fusion.of(patients, split, settings.covariates)
             for number in range(seeds):
                 trained = _train_on(bags, labels, classes, split, settings, number, fusion)
-                name = f"repeat{split.repeat}-fold{split.fold}-seed{number}"
+                name = f"{split.name}-seed{number}"
                 facts = {"classes": classes, "encoder_digest": encoder_digest, **fusion.facts()}
                 save_head(heads / name, trained, settings, facts, fusion.statistics())
                 log.info("%s: best epoch %d, validation loss %.4f", name, trained.best_epoch, trained.validation_loss)
@@ -184,8 +183,7 @@ def _train_on(
         classes = [position[labels[name]] for name in patients]
         return Examples(bags.indices(patients), classes, fusion.values(patients))
 
-    entropy = [settings.seed, split.repeat, split.fold, number]
-    seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+    seed = split.seed(settings.seed, number)
     train, validation = examples(split.train), examples(split.validation)
     return train_head(bags, train, validation, len(classes), settings.head, settings.training, seed)
 

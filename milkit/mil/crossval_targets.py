@@ -131,10 +131,9 @@ def _all_folds(
             fitted = Fitted(targets, [values.numpy() for values in train.outcomes])
             scores, of_training = [], []
             for number in range(settings.seeds):
-                entropy = [settings.seed, split.repeat, split.fold, number]
-                seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+                seed = split.seed(settings.seed, number)
                 trained = train_on_targets(bags, train, validation, fitted, settings.head, settings.training, seed)
-                name = f"repeat{split.repeat}-fold{split.fold}-seed{number}"
+                name = f"{split.name}-seed{number}"
                 facts = {
                     **_facts(targets, fitted),
                     "encoder_digest": str(store.attributes["encoder_digest"]),

@@ -30,8 +30,7 @@ class Fusion(NamedTuple):
             return cls(patients, None)
         encoding = CovariateEncoding.fit(patients.loc[split.train], columns)
         lacking = ", ".join(f"{name} {n}" for name, n in encoding.missing.items())
-        where = f"repeat{split.repeat}-fold{split.fold}"
-        log.info("%s: missing in the %d training patients: %s", where, len(split.train), lacking)
+        log.info("%s: missing in the %d training patients: %s", split.name, len(split.train), lacking)
         return cls(patients, encoding)
 
     def values(self, patients: list[str]) -> Tensor | None:

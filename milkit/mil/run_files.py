@@ -66,7 +66,7 @@ def save_head(
 def provenance_of(store: BagStore, folds: Folds, tuning: Tuning) -> Mapping[str, Any]:
     """What made the run. Patients that a step was fitted on appear as a digest, to be compared with the folds."""
     fitted = {
-        f"repeat{split.repeat}-fold{split.fold}": {
+        split.name: {
             **{role: patients_digest(getattr(split, role)) for role in ("train", "validation")},
             **tuning.fitted_on(split),
         }

@@ -110,8 +110,7 @@ class Tuning:
             return Choice(split, self.settings, 0, [])
         scores, inner = [], list(self.inner[split.repeat, split.fold].splits())
         tested = [name for own in inner for name in own.test]
-        where = f"repeat{split.repeat}-fold{split.fold}"
-        log.info("%s: %d candidates are compared by %d inner folds", where, len(self.candidates), len(inner))
+        log.info("%s: %d candidates are compared by %d inner folds", split.name, len(self.candidates), len(inner))
         for candidate in self.candidates:
             # The same seeds for all candidates, and others than those of the outer split.
             seeded = candidate.model_copy(update={"seed": _inner_seed(self.settings.seed, split)})
@@ -121,7 +120,7 @@ class Tuning:
                 advance()
             scores.append(Score.of(np.asarray(self.labels[tested], dtype=np.int64), np.concatenate(parts)))
         number = _best(scores)
-        log.info("%s: chosen is %s", where, _named(self.candidates[number]))
+        log.info("%s: chosen is %s", split.name, _named(self.candidates[number]))
         return Choice(split, self.candidates[number], number, scores)
 
     def fitted_on(self, split: Split) -> dict[str, str]:

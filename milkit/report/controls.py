@@ -54,11 +54,7 @@ def shown_controls(found: Mapping[str, Any], level: str) -> Controls | None:
 
 def signed(figure: Mapping[str, Any]) -> str:
     """``+0.05 (-0.02 to +0.11)``; a dash where the difference is undefined."""
-    if figure["estimate"] is None:
-        return "–"
-    if figure["ci_low"] is None or figure["ci_high"] is None:
-        return f"{figure['estimate']:+.2f}"
-    return f"{figure['estimate']:+.2f} ({figure['ci_low']:+.2f} to {figure['ci_high']:+.2f})"
+    return with_interval(figure, "+.2f")
 
 
 def _figures(scores: Mapping[str, Any]) -> list[str]:

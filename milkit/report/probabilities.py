@@ -137,8 +137,4 @@ def variance_note(results: Results) -> str:
 
 def _fine(figure: Mapping[str, Any]) -> str:
     """Three digits: a Brier score is small."""
-    if figure["estimate"] is None:
-        return "–"
-    if figure["ci_low"] is None or figure["ci_high"] is None:
-        return f"{figure['estimate']:.3f}"
-    return f"{figure['estimate']:.3f} ({figure['ci_low']:.3f} to {figure['ci_high']:.3f})"
+    return with_interval(figure, ".3f")

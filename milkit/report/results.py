@@ -14,8 +14,8 @@ from milkit.explain.verdicts import VERDICTS, Verdicts
 from milkit.folds import Folds
 from milkit.mil.tuning import heads_of
 from milkit.predictions import SHARED, Attention, Predictions
-from milkit.runs import read_json
-from milkit.settings import MilSettings, load
+from milkit.runs import read_json, run_settings
+from milkit.settings import MilSettings
 from milkit.tables import CELL_COLUMNS, places
 
 CONTROLS_VERSION = 1
@@ -101,14 +101,11 @@ def read_results(run: Path) -> Results:
                 f"{run / name} is missing; the folder is not a finished run, so make it again with `milkit train-mil`."
             )
             raise RunError(msg)
-    settings = load(MilSettings, run / "settings.yaml", {})
-    if settings.store is None:
-        msg = f"{run / 'settings.yaml'} names no store; add `store:` with the path of the store behind the run."
-        raise RunError(msg)
+    settings, path = run_settings(run)
     predictions = Predictions.load(run / "predictions.csv")
     attention = Attention.load(run / "attention.parquet")
     metrics, provenance = read_json(run / "metrics.json"), read_json(run / "provenance.json")
-    store = BagStore.open(settings.store)
+    store = BagStore.open(path)
     source = store.path / "source.json"
     patients = consensus_predictions(predictions)
     _require(patients.index.difference(store.patients.index).tolist(), "patients", store)
