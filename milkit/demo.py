@@ -12,9 +12,10 @@ from milkit.extract import extract
 from milkit.mil.crossval import cross_validate
 from milkit.predictions import Attention, Predictions
 from milkit.progress import progress
+from milkit.report.settings import ReportSettings
 from milkit.report.write import write_report
 from milkit.runs import Workspace
-from milkit.settings import CohortRecipe, ExtractSettings, MilSettings, ReportSettings
+from milkit.settings import CohortRecipe, ExtractSettings, MilSettings
 from milkit.statistics.ranking import Recovery, planted_cell_recovery
 
 

@@ -15,8 +15,9 @@ from milkit.folds import Folds
 from milkit.predictions import SHARED, Attention, Predictions
 from milkit.report.gallery import Picture
 from milkit.report.patients import Patient
+from milkit.report.settings import ReportSettings
 from milkit.report.write import write_report
-from milkit.settings import MilSettings, ReportSettings, dump
+from milkit.settings import MilSettings, dump
 from milkit.statistics.decisions import Declared
 from milkit.statistics.summary import summarise
 

@@ -13,7 +13,7 @@ import pytest
 
 from milkit.patient_flow import Exclusion, flow_notes
 from milkit.report import write
-from milkit.settings import ReportSettings
+from milkit.report.settings import ReportSettings
 from milkit.tables import read_table, write_table
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from milkit.errors import RunError
 from milkit.patient_flow import Exclusion, flow_notes
 from milkit.predictions import Attention, Predictions
 from milkit.report.citations import citations
+from milkit.report.settings import ReportSettings
 from milkit.report.write import write_report
-from milkit.settings import ReportSettings
 from milkit.statistics.summary import summarise
 from milkit.tables import read_table, write_table
 

@@ -13,8 +13,9 @@ from audit_toys import people, store_of
 
 from milkit.errors import RunError
 from milkit.mil.crossval import cross_validate
+from milkit.report.settings import ReportSettings
 from milkit.report.write import write_report
-from milkit.settings import MilSettings, ReportSettings
+from milkit.settings import MilSettings
 
 _PAGE_TESTS: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("test_report.py")))
 make_run: Callable[..., Path] = _PAGE_TESTS["make_run"]

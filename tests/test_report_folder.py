@@ -14,8 +14,8 @@ from milkit.errors import RunError, StoreError
 from milkit.predictions import Attention
 from milkit.report import write
 from milkit.report.folder import exchange, without_formulas
+from milkit.report.settings import ReportSettings
 from milkit.report.write import write_report
-from milkit.settings import ReportSettings
 
 _PAGE_TESTS: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("test_report.py")))
 make_run: Callable[..., Path] = _PAGE_TESTS["make_run"]

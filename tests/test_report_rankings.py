@@ -18,8 +18,8 @@ from milkit.predictions import Predictions
 from milkit.report import write
 from milkit.report.gallery import Picture
 from milkit.report.rankings import orders, shown_rankings
+from milkit.report.settings import ReportSettings
 from milkit.report.write import write_report
-from milkit.settings import ReportSettings
 
 _PAGE_TESTS: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("test_report.py")))
 make_run: Callable[..., Path] = _PAGE_TESTS["make_run"]

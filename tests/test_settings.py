@@ -9,7 +9,8 @@ from milkit import settings
 from milkit.errors import SettingsError, UnknownName
 from milkit.explain.settings import ExplainSettings
 from milkit.probe_settings import ProbeSettings
-from milkit.settings import CohortRecipe, Component, MilSettings, ReportSettings
+from milkit.report.settings import ReportSettings
+from milkit.settings import CohortRecipe, Component, MilSettings
 
 KINDS = {
     "cohorts": CohortRecipe,

@@ -12,7 +12,7 @@ from milkit.cohort import natural_key
 from milkit.explain import choose_cells
 from milkit.report.rankings import Order, orders
 from milkit.report.results import Results
-from milkit.settings import ReportSettings
+from milkit.report.settings import ReportSettings
 
 
 @dataclass(frozen=True, slots=True)

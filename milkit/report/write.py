@@ -18,10 +18,10 @@ from milkit.report.gallery import Picture, encode
 from milkit.report.page import patient_card, patient_page, report_page
 from milkit.report.patients import Patient, all_patients
 from milkit.report.results import Results, read_results
+from milkit.report.settings import ReportSettings
 from milkit.report.summary import headline, warnings
 from milkit.report.tables import METRICS
 from milkit.runs import whole_folder, write_text
-from milkit.settings import ReportSettings
 from milkit.tables import write_table
 
 CARDS_LIMIT = 24_000_000
