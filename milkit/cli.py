@@ -5,7 +5,10 @@ progress and messages to stderr. Exit status: 0 done, 1 unexpected, 2 the user c
 130 interrupted.
 """
 
+import ast
+import contextlib
 import errno
+import importlib.util
 import json
 import sys
 from importlib.metadata import EntryPoint, entry_points
@@ -43,6 +46,17 @@ def command_points() -> dict[str, EntryPoint]:
     return {point.name: point for point in sorted(entry_points(group="milkit.commands"), key=lambda point: point.name)}
 
 
+def _first_line(point: EntryPoint) -> str:
+    """What another package's command does, read from its source: to import it could take seconds."""
+    with contextlib.suppress(ImportError, OSError, SyntaxError):
+        spec = importlib.util.find_spec(point.module)
+        if spec and spec.origin:
+            for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.FunctionDef) and node.name == point.attr and ast.get_docstring(node):
+                    return str(ast.get_docstring(node)).partition("\n")[0]
+    return f"See milkit {point.name} --help ({point.module})."
+
+
 class Commands(TyperGroup):
     """Turn what users can correct into one sentence and an exit status; anything else keeps its traceback."""
 
@@ -64,11 +78,11 @@ class Commands(TyperGroup):
         return typer.main.get_command(alone)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """List those of other packages by name and origin: to tell more, they would have to be loaded."""
+        """List all, those of other packages by their docstrings as the source has them: none is loaded."""
         own_names = super().list_commands(ctx)
         rows = [(name, super(Commands, self).get_command(ctx, name)) for name in own_names]
         texts = [(name, own.get_short_help_str(limit=formatter.width)) for name, own in rows if own]
-        texts += [(name, f"See milkit {name} --help ({point.module}).") for name, point in command_points().items()]
+        texts += [(name, _first_line(point)) for name, point in command_points().items()]
         with formatter.section("Commands"):
             formatter.write_dl(texts)
 
@@ -221,7 +235,7 @@ def train_mil(
         msg = f"{twice[0]} was given, and tune is to choose it among candidates; leave one of the two out."
         raise SettingsError(msg)
     if tune:
-        from milkit.mil.tuning import with_default_candidates
+        from milkit.mil.candidates import with_default_candidates
 
         chosen = with_default_candidates(chosen)
     HEADS.get(chosen.head.name)
