@@ -9,6 +9,8 @@ All is computed in float32, whatever the networks computed in, and is a mean ove
 over processes of a loss and of its gradient are those of all images (``encoders.dinov2.processes``).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -22,6 +24,9 @@ with it."""
 
 KOLEO_SHIFT = 1e-4
 """Added to each coordinate of a difference: a copy's distance is √D times it, not 0, which has no gradient."""
+
+AT_ONCE, AT_ONCE_ON_A_GPU = 2**20, 2**27
+"""Numbers of the logits that a loss looks at in one go: 4 MB in float32, about a processor's cache; 512 MB of a GPU."""
 
 TINY = 1e-30
 """Least sum of a column, relative to the mean: above 0, by which it would be divided."""
@@ -66,7 +71,8 @@ def dino_loss(student: Tensor, targets: Tensor, temperature: float = 0.1) -> Ten
         temperature: Of the student.
     """
     other = targets.roll(len(targets) // 2, dims=0)
-    return DINO_FACTOR * _cross_entropies(student, other, temperature).mean()
+    weights = torch.full((len(student),), DINO_FACTOR / len(student), device=student.device)
+    return _cross_entropy(student, other, weights, temperature)
 
 
 def ibot_loss(student: Tensor, targets: Tensor, masked: Tensor, temperature: float = 0.1) -> Tensor:
@@ -83,7 +89,7 @@ def ibot_loss(student: Tensor, targets: Tensor, masked: Tensor, temperature: flo
     """
     counts = masked.sum(dim=1)
     weights = (1 / counts).repeat_interleave(counts, output_size=len(student))  # its length given: no wait for a GPU
-    return (weights * _cross_entropies(student, targets, temperature)).sum() / len(masked)
+    return _cross_entropy(student, targets, weights / len(masked), temperature)
 
 
 def koleo_loss(cls: Tensor) -> Tensor:
@@ -114,7 +120,43 @@ def target_entropy(targets: Tensor) -> float:
     return float(total / n.clamp(min=1))
 
 
-def _cross_entropies(student: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """-Σ_k targets_jk log softmax(student_j / temperature)_k: (n, K), (n, K) -> (n,)."""
+def _cross_entropy(student: Tensor, targets: Tensor, weights: Tensor, temperature: float) -> Tensor:
+    """-Σ_j w_j Σ_k targets_jk log softmax(student_j / temperature)_k: (n, K), (n, K), (n,) -> a scalar."""
     with torch.autocast(student.device.type, enabled=False):
-        return functional.cross_entropy(student.float() / temperature, targets.float(), reduction="none")
+        loss: Tensor = _CrossEntropy.apply(student, targets, weights, temperature)
+        return loss
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """The loss and its gradient, a few rows at a time.
+
+    With 65,536 prototypes a step's logits do not fit into a processor's cache, and each array of float32 beside them is
+    one more to fetch, or on a GPU to keep until the gradient. So all that is kept of them is the gradient, in the
+    logits' own number type: w_j (softmax(z_j) Σ_k t_jk - t_j) / temperature of z = student / temperature.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, targets: Tensor, weights: Tensor, temperature: float) -> Tensor:
+        """The loss in float32."""
+        loss = torch.zeros((), device=student.device)
+        gradient = torch.empty_like(student) if ctx.needs_input_grad[0] else None
+        numbers = AT_ONCE if student.device.type == "cpu" else AT_ONCE_ON_A_GPU
+        step = max(1, numbers // max(1, student.shape[1]))
+        for start in range(0, len(student), step):
+            rows = slice(start, start + step)
+            logits = student[rows].to(torch.float32, copy=True).div_(temperature)
+            target, weight = targets[rows].float(), weights[rows].float().unsqueeze(1)
+            log_sums = logits.logsumexp(dim=1, keepdim=True)
+            totals = target.sum(dim=1, keepdim=True)
+            loss += (weight * (totals * log_sums - (target * logits).sum(dim=1, keepdim=True))).sum()
+            if gradient is not None:
+                slopes = logits.sub_(log_sums).exp_().mul_(totals).sub_(target)
+                gradient[rows] = slopes.mul_(weight / temperature)
+        ctx.save_for_backward(gradient)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        """Of the student alone."""
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream, None, None, None
