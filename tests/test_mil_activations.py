@@ -18,30 +18,38 @@ def x() -> Tensor:
     return torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
 
 
-@pytest.fixture
-def layers() -> tuple[Layer, Layer]:
+@pytest.fixture(params=[1, 3], ids=["one score", "three scores"])
+def layers(request: pytest.FixtureRequest) -> tuple[Layer, Layer, Layer]:
+    """Two layers and the scores of what they make; the gradients of a single score go another way."""
     torch.manual_seed(1)
-    return nn.Linear(5, 4).double(), nn.Linear(5, 4).double()
+    return nn.Linear(5, 4).double(), nn.Linear(5, 4).double(), nn.Linear(4, request.param).double()
 
 
-def _all(x: Tensor, layers: tuple[Layer, Layer], rate: float) -> Tensor:
-    return torch.stack([projected(x, layers[0], rate), bounded(x, layers[1]), gated(x, *layers, rate)])
+def _all(x: Tensor, layers: tuple[Layer, Layer, Layer], rate: float) -> Tensor:
+    first, second, score = layers
+    parts = projected(x, first, rate), bounded(x, second, score), gated(x, first, second, score, rate)
+    return torch.cat(parts, dim=-1)
 
 
-def test_without_dropout_they_are_the_plain_layers(x: Tensor, layers: tuple[Layer, Layer]) -> None:
-    a, b = (layer(x) for layer in layers)
-    expected = torch.stack([torch.relu(a), torch.tanh(b), torch.tanh(a) * torch.sigmoid(b)])
-    torch.testing.assert_close(_all(x, layers, 0.0), expected, atol=1e-14, rtol=0)
+def test_without_dropout_they_are_the_plain_layers(x: Tensor, layers: tuple[Layer, Layer, Layer]) -> None:
+    (a, b), score = (layer(x) for layer in layers[:2]), layers[2]
+    parts = torch.relu(a), score(torch.tanh(b)), score(torch.tanh(a) * torch.sigmoid(b))
+    torch.testing.assert_close(_all(x, layers, 0.0), torch.cat(parts, dim=-1), atol=1e-14, rtol=0)
 
 
-def test_single_precision_is_kept_near_zero_and_far_from_it(layers: tuple[Layer, Layer]) -> None:
+def test_scores_without_a_bias_are_those_of_the_layer(x: Tensor, layers: tuple[Layer, Layer, Layer]) -> None:
+    score = nn.Linear(4, 2, bias=False).double()
+    torch.testing.assert_close(bounded(x, layers[0], score), score(torch.tanh(layers[0](x))), atol=1e-14, rtol=0)
+
+
+def test_single_precision_is_kept_near_zero_and_far_from_it(layers: tuple[Layer, Layer, Layer]) -> None:
     x = torch.logspace(-6, 2, 2000)[:, None].expand(-1, 5)
-    layer = layers[0].float()
-    torch.testing.assert_close(bounded(x, layer), torch.tanh(layer(x)), atol=1e-6, rtol=0)
+    layer, score = layers[0].float(), layers[2].float()
+    torch.testing.assert_close(bounded(x, layer, score), score(torch.tanh(layer(x))), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.25])
-def test_gradients_are_those_of_small_differences(x: Tensor, layers: tuple[Layer, Layer], rate: float) -> None:
+def test_gradients_are_those_of_small_differences(x: Tensor, layers: tuple[Layer, Layer, Layer], rate: float) -> None:
     """Of the input, the weights and the biases; with the same zeros in every call, since the seed is the same."""
 
     def seeded(x: Tensor, *_: Tensor) -> Tensor:
@@ -53,7 +61,7 @@ def test_gradients_are_those_of_small_differences(x: Tensor, layers: tuple[Layer
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.25])
-def test_an_input_that_needs_no_gradient_gets_none(layers: tuple[Layer, Layer], rate: float) -> None:
+def test_an_input_that_needs_no_gradient_gets_none(layers: tuple[Layer, Layer, Layer], rate: float) -> None:
     x = torch.randn(9, 5, dtype=torch.float64)
     _all(x, layers, rate).sum().backward()
     assert x.grad is None
@@ -82,7 +90,9 @@ def test_values_are_zero_at_the_rate_and_keep_their_mean(rate: float) -> None:
 
 
 def test_a_gated_value_is_kept_where_both_factors_would_be() -> None:
-    y = _of_ones(lambda x: gated(x, _constant(), _constant(), 0.25))
+    each = nn.Linear(100, 100, bias=False)
+    nn.init.eye_(each.weight)  # a value's score is the value
+    y = _of_ones(lambda x: gated(x, _constant(), _constant(), each, 0.25))
     assert float((y != 0).float().mean()) == pytest.approx(0.75**2, abs=4 * (0.25 / len(y)) ** 0.5)
     assert y.unique().tolist() == [0.0, pytest.approx(1 / 0.75**2)]
 
@@ -122,15 +132,15 @@ def test_dropout_is_for_training_alone(x: Tensor) -> None:
 
 
 @pytest.mark.skipif(not computes_in_bf16(torch.device("cpu")), reason="this processor does not compute in bfloat16")
-def test_half_precision_stays_near_and_its_gradients_are_single(layers: tuple[Layer, Layer]) -> None:
-    layers = (layers[0].float(), layers[1].float())
+def test_half_precision_stays_near_and_its_gradients_are_single(layers: tuple[Layer, Layer, Layer]) -> None:
+    layers = (layers[0].float(), layers[1].float(), layers[2].float())
     x = torch.randn(300, 5, requires_grad=True)
     exact = _all(x, layers, 0.0)
     with torch.autocast("cpu", torch.bfloat16):
         y = _all(x, layers, 0.0)
-    assert y.dtype == torch.bfloat16
-    torch.testing.assert_close(y.float(), exact, atol=0.04, rtol=0)
-    y.float().square().sum().backward()
+        assert projected(x, layers[0]).dtype == torch.bfloat16
+    torch.testing.assert_close(y, exact, atol=0.04, rtol=0)
+    y.square().sum().backward()
     found = [x.grad, *(p.grad for layer in layers for p in layer.parameters())]
     x.grad = None
     for layer in layers:

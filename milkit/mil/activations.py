@@ -59,19 +59,23 @@ def projected(x: Tensor, layer: nn.Module, rate: float = 0.0) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-def bounded(x: Tensor, layer: nn.Module) -> Tensor:
-    """tanh(layer(x)): (…, D) -> (…, H)."""
-    y: Tensor = _Bounded.apply(*_flat(x, layer))
-    return y.view(*x.shape[:-1], -1)
+def bounded(x: Tensor, layer: nn.Module, score: nn.Linear) -> Tensor:
+    """score(tanh(layer(x))): (…, D) -> (…, k)."""
+    return _scored(_Bounded.apply(*_flat(x, layer), score.weight), x, score)
 
 
-def gated(x: Tensor, value: nn.Module, gate: nn.Module, rate: float = 0.0) -> Tensor:
-    """tanh(value(x)) · sigmoid(gate(x)): (…, D) -> (…, H).
+def gated(x: Tensor, value: nn.Module, gate: nn.Module, score: nn.Linear, rate: float = 0.0) -> Tensor:
+    """score(tanh(value(x)) · sigmoid(gate(x))): (…, D) -> (…, k).
 
     With dropout of both factors, whose product is kept where both would be.
     """
-    y: Tensor = _Gated.apply(*_flat(x, value), *_flat(x, gate)[1:], rate)
-    return y.view(*x.shape[:-1], -1)
+    flat, *first = _flat(x, value)
+    return _scored(_Gated.apply(flat, rate, *first, *_flat(x, gate)[1:], score.weight), x, score)
+
+
+def _scored(scores: Tensor, x: Tensor, score: nn.Linear) -> Tensor:
+    """With the bias, and in the shape of ``x``."""
+    return (scores if score.bias is None else scores + score.bias).view(*x.shape[:-1], -1)
 
 
 def _flat(x: Tensor, layer: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,16 +101,25 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor, factor: float) -> Tensor:
     return torch.addmm(bias, x, weight.t(), beta=factor, alpha=factor)
 
 
-def _to_input(g: Tensor, weight: Tensor, factor: float) -> Tensor:
-    """Of x, from the gradient ``g`` of ``_product`` over ``factor``."""
-    return torch.addmm(g.new_empty(()), g, weight, beta=0, alpha=factor)
+def _to_input(g: Tensor, weight: Tensor, factor: Tensor | float) -> Tensor:
+    """Of x, from the gradient ``g`` of ``_product`` over ``factor``, which may be one for each row of the weight."""
+    return g @ (weight * factor)
 
 
-def _to_layer(g: Tensor, x: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+def _to_layer(g: Tensor, x: Tensor, factor: Tensor | float) -> tuple[Tensor, Tensor]:
     """The same of the weight and of the bias."""
     # As a product, a sum over rows is a single pass; in bfloat16 its digits would not do.
     sums = g.sum(dim=0) if g.dtype == torch.bfloat16 else g.new_ones(len(g)) @ g
-    return torch.addmm(g.new_empty(()), g.t(), x, beta=0, alpha=factor), sums.mul_(factor)
+    return (g.t() @ x).mul_(factor), sums[:, None].mul_(factor)[:, 0]
+
+
+def _from_score(g: Tensor, score: Tensor) -> tuple[Tensor, Tensor | float]:
+    """Of y, from the gradient ``g`` (T, k) of y wᵀ, as (T, H) or (T, 1) and a factor (H, 1) for its columns.
+
+    A single score has the gradient g wᵀ. Its w can wait for the products that follow, where it multiplies a row of a
+    weight instead of a column of all cells.
+    """
+    return (g, score.t()) if len(score) == 1 else (g @ score, 1.0)
 
 
 def _tanh_of_half(x: Tensor, factor: float = 1.0) -> Tensor:
@@ -136,48 +149,56 @@ class _Projected(torch.autograd.Function):
 
 class _Bounded(torch.autograd.Function):
     @staticmethod
-    def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor, score: Tensor) -> Tensor:
+        score = score.to(x.dtype)
         with torch.autocast(x.device.type, enabled=False):
             y = _tanh_of_half(_exact(_product(x, weight, bias, 2.0))).to(x.dtype)
-        context.save_for_backward(x, weight, y)
-        return y
+            scores = y @ score.t()
+        context.save_for_backward(x, weight, score, y)
+        return scores
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, y = context.saved_tensors
-        own = torch.ops.aten.tanh_backward(gradient, y)
-        to_x = _to_input(own, weight, 1.0) if context.needs_input_grad[0] else None
-        return to_x, *_to_layer(own, x, 1.0)
+        x, weight, score, y = context.saved_tensors
+        g, row = _from_score(gradient, score)
+        own = torch.ops.aten.tanh_backward(g.expand_as(y), y)
+        to_x = _to_input(own, weight, row) if context.needs_input_grad[0] else None
+        return to_x, *_to_layer(own, x, row), gradient.t() @ y
 
 
 class _Gated(torch.autograd.Function):
-    """y = f t r with t = tanh, r = s k, s the sigmoid, k the zeros and ones of dropout, and its factor f.
+    """The scores of y = f t r with t = tanh, r = s k, s the sigmoid, k the zeros and ones of dropout, and its factor f.
 
     Gradients, from g of y:  of the tanh's argument f (g r - (g y) (f t) / f²), of the sigmoid's g y - (g y) s.
     """
 
     @staticmethod
-    def forward(
-        context: Any, x: Tensor, value: Tensor, value_bias: Tensor, gate: Tensor, gate_bias: Tensor, rate: float
-    ) -> Tensor:
+    def forward(context: Any, x: Tensor, rate: float, *layers: Tensor) -> Tensor:
+        value, value_bias, gate, gate_bias, score = layers
+        score = score.to(x.dtype)
         with torch.autocast(x.device.type, enabled=False):
             s = _exact(_product(x, gate, gate_bias, 1.0)).sigmoid_()
             kept, factor = keep(s, 1 - (1 - rate) ** 2) if rate else (None, 1.0)
             t = _tanh_of_half(_exact(_product(x, value, value_bias, 2.0)), factor)
             r = s if kept is None else torch.mul(s, kept, out=kept)
             y = t * r
+            scores = y.to(x.dtype) @ score.t()
         context.factor = factor
-        context.save_for_backward(x, value, gate, t, s, r, y)
-        return y.to(x.dtype)
+        context.save_for_backward(x, value, gate, score, t, s, r, y)
+        return scores
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, value, gate, t, s, r, y = context.saved_tensors
-        g, f = gradient.to(y.dtype), context.factor
+        x, value, gate, score, t, s, r, y = context.saved_tensors
+        g, row = _from_score(gradient, score)
+        g, f = g.to(y.dtype), context.factor
         both = g * y
         to_value = (g * r).addcmul_(both, t, value=-1 / f**2).to(x.dtype)
         to_gate = torch.addcmul(both, both, s, value=-1).to(x.dtype)
-        to_x = _to_input(to_value, value, f).addmm_(to_gate, gate) if context.needs_input_grad[0] else None
-        return to_x, *_to_layer(to_value, x, f), *_to_layer(to_gate, x, 1.0), None
+        to_x = None
+        if context.needs_input_grad[0]:
+            to_x = _to_input(to_value, value, row * f).addmm_(to_gate, gate * row)
+        layers = (*_to_layer(to_value, x, row * f), *_to_layer(to_gate, x, row))
+        return to_x, None, *layers, gradient.t() @ y.to(x.dtype)

@@ -60,7 +60,7 @@ class Additive(nn.Module):
     def _of_cells(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Values h and their scores in the attention: (…, D) -> (…, H) and (…, 1)."""
         h = projected(features, self.project)
-        return h, self.score(bounded(h, self.value))
+        return h, bounded(h, self.value, self.score)
 
     def _contributions(self, attention: Tensor, h: Tensor) -> Tensor:
         """(…, 1) and (…, H) -> (…, C)."""

@@ -85,7 +85,7 @@ class Clam(nn.Module):
         """Values h and scores e of the cells: (…, D) -> (…, H) and (…, k)."""
         rate = self.dropout if self.training else 0.0
         h = projected(features, self.project, rate)
-        return h, self.score(gated(h, self.value, self.gate, rate))
+        return h, gated(h, self.value, self.gate, self.score, rate)
 
     def _instances(self, h: Tensor) -> Mapping[str, Tensor]:
         """The instance branch, if there is one: (…, H) -> (…, C)."""

@@ -103,7 +103,9 @@ class Abmil(nn.Module):
     def _of_cells(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Values h and scores e of the cells: (…, D) -> (…, H) and (…, k)."""
         h = projected(features, self.project)
-        return h, self.score(bounded(h, self.value) if self.gate is None else gated(h, self.value, self.gate))
+        if self.gate is None:
+            return h, bounded(h, self.value, self.score)
+        return h, gated(h, self.value, self.gate, self.score)
 
     def _classify(self, z: Tensor, covariates: Tensor | None) -> Tensor:
         """(B, k, H) -> (B, C)."""

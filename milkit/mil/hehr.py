@@ -49,8 +49,7 @@ class Hehr(nn.Module):
 
     def _scores(self, features: Tensor) -> Tensor:
         """Scores e of the cells: (…, D) -> (…, C)."""
-        scores: Tensor = self.score(bounded(features, self.value))
-        return scores
+        return bounded(features, self.value, self.score)
 
     def _classify(self, z: Tensor) -> Tensor:
         """(B, C, D) -> (B, C)."""

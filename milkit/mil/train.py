@@ -16,6 +16,7 @@ from torch.nn import functional
 from milkit.mil.batches import Bags
 from milkit.mil.descent import descend
 from milkit.mil.heads import MilOutput, build_head
+from milkit.mil.optimiser import AdamW
 from milkit.mil.pace import Pace, exact_products, pace_of
 from milkit.mil.packing import padded, padding_mask
 from milkit.settings import Component, TrainingSettings
@@ -171,11 +172,9 @@ def predict(
     return [results[position] for position in range(len(indices))]
 
 
-def new_optimiser(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """AdamW, whose step is a single pass over the parameters."""
-    return torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
+def new_optimiser(model: nn.Module, settings: TrainingSettings) -> AdamW:
+    """What the settings ask for."""
+    return AdamW(model.parameters(), settings.learning_rate, settings.weight_decay)
 
 
 def class_weights(labels: Sequence[int], n_classes: int) -> Tensor:
@@ -211,15 +210,13 @@ class Training:
     pace: Pace
     held: dict[tuple[int, ...], tuple[Tensor, tuple[int, ...]]] = field(default_factory=dict)
 
-    def epoch(
-        self, train: Examples, optimiser: torch.optim.Optimizer, order: np.random.Generator, batch_size: int
-    ) -> float:
+    def epoch(self, train: Examples, optimiser: AdamW, order: np.random.Generator, batch_size: int) -> float:
         """A step for every ``batch_size`` patients, in random order; the mean loss of a patient's step."""
         self.model.train()
         total = 0.0
         shuffled = order.permutation(len(train.indices))
         for part in np.array_split(shuffled, -(-len(shuffled) // batch_size)):
-            optimiser.zero_grad(set_to_none=True)
+            optimiser.zero_grad()
             total += self.gradients(train, part.tolist()) * len(part)
             optimiser.step()
         return total / len(shuffled)

@@ -1,6 +1,7 @@
 """The head ``transmil``: a transformer over the cells of a bag, read out by a class token."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,9 @@ from torch.nn import functional
 
 from milkit.errors import SettingsError
 from milkit.mil.activations import Dropout
+from milkit.mil.attention import within_bags
 from milkit.mil.heads import MilOutput, Rate, Size, masked_softmax
+from milkit.mil.packing import of_cells, packed_softmax, spread
 
 
 class Transmil(nn.Module):
@@ -54,6 +57,17 @@ class Transmil(nn.Module):
         token, attention = self.reading.read(tokens, mask)
         return MilOutput(self.output(self.norm(token)), attention)
 
+    def forward_packed(self, features: Tensor, offsets: Sequence[int]) -> MilOutput:
+        """See ``milkit.mil.heads``."""
+        cells = self.project(features)  # (T, H)
+        tokens = self.class_token[0].expand(len(offsets) - 1, -1)  # (B, H)
+        for block in self.mixing:
+            assert isinstance(block, _Block)
+            # No cell looks at a class token, so that the two go apart.
+            tokens, cells = block.read_packed(tokens, cells, offsets)[0], block.mix_packed(cells, offsets)
+        tokens, attention = self.reading.read_packed(tokens, cells, offsets)
+        return MilOutput(self.output(self.norm(tokens)), attention)
+
 
 class _Block(nn.Module):
     """Multi-head attention of all tokens to the cells, behind a layer norm and beside a residual."""
@@ -84,6 +98,27 @@ class _Block(nn.Module):
         weights = masked_softmax(scores, mask)
         mixed = weights[:, :, None] @ value  # (B, heads, 1, d)
         return (tokens[:, :1] + self._joined(mixed))[:, 0], weights.mean(dim=1, keepdim=True)
+
+    def mix_packed(self, cells: Tensor, offsets: Sequence[int]) -> Tensor:
+        """The cells of packed bags after the block: (T, H) -> (T, H)."""
+        normed = self.norm(cells)
+        parts = (self.query(normed), *self.key_value(normed).chunk(2, dim=1))
+        query, key, value = (part.unflatten(1, (self.n_heads, -1)) for part in parts)
+        mixed = within_bags(query, key, value, offsets)
+        after: Tensor = cells + self.output(mixed.flatten(1))
+        return after
+
+    def read_packed(self, tokens: Tensor, cells: Tensor, offsets: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The class tokens after the block, (B, H), and their attention, (1, T)."""
+        key, value = (
+            part.unflatten(1, (self.n_heads, -1)) for part in self.key_value(self.norm(cells)).chunk(2, dim=1)
+        )
+        query = spread(self.query(self.norm(tokens)), offsets, len(cells)).view_as(key)
+        scores = (query * key).sum(dim=2) / math.sqrt(key.shape[2])  # (T, heads)
+        weights = packed_softmax(scores, offsets)  # (B, heads, T)
+        mixed = torch.einsum("bht,thd->bhd", weights.to(value.dtype), value)
+        after: Tensor = tokens + self.output(mixed.flatten(1))
+        return after, of_cells(weights).mean(dim=0, keepdim=True)
 
     def _keys_and_values(self, normed: Tensor) -> tuple[Tensor, Tensor]:
         key, value = self.key_value(normed[:, 1:]).chunk(2, dim=2)
