@@ -55,6 +55,7 @@ CLASSES = ("CBFB_MYH11", "NPM1", "PML_RARA", "RUNX1_RUNX1T1", "control")
 """In the order of the label ids that GenBloom's published splits use."""
 N_PATIENTS = 189
 N_IMAGES = 81_214
+MICROMETRES_PER_PIXEL = 24.9 / 144
 
 _PUBLISHED = (
     "the collection AML-Cytomorphology_MLL_Helmholtz (metadata.csv and data/<class>/<patient>/image_<N>.tif) was "
@@ -122,6 +123,8 @@ def aml_hehr(root: Path | None = None) -> Cohort:
         cells,
         present,
         notes=(_CONTROLS, *notes, *labelled, *_size_notes(patients, cells), *_count_notes(table, folders)),
+        micrometres_per_pixel=MICROMETRES_PER_PIXEL,
+        ids="pseudonymous",
     )
 
 

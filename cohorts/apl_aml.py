@@ -99,7 +99,7 @@ def apl_aml(root: Path | None = None) -> Cohort:
         *missing_note("Signed cells in folders of no known type have no type", untyped),
     ]
     present = tuple(name for name in CLASSES if name in set(patients["label"]))
-    return Cohort("apl_aml", root, patients, table, present, tuple(notes))
+    return Cohort("apl_aml", root, patients, table, present, tuple(notes), ids="pseudonymous")
 
 
 def _cell(image: PurePosixPath) -> _Cell | None:

@@ -16,6 +16,7 @@ is that of AML Hehr and of MLL23, and no map of common patients was published: n
 Verified on a fake of the published layout; neither the table nor an image was at hand.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -59,7 +60,7 @@ def caitomorph(root: Path | None = None, diagnosis: Literal["coarse", "fine"] = 
         *count_note({"patients": len(cohort.patients), "images": len(cohort.cells)}, PUBLISHED),
         *_size_note(cohort, read_table(path)),
     ]
-    return Cohort("caitomorph", root, cohort.patients, cohort.cells, cohort.classes, tuple(notes))
+    return replace(cohort, name="caitomorph", notes=tuple(notes), ids="pseudonymous")
 
 
 def _size_note(cohort: Cohort, table: pd.DataFrame) -> list[str]:

@@ -72,7 +72,7 @@ def cnmc(root: Path | None = None) -> Cohort:
     table = pd.DataFrame(cells, columns=_Cell._fields, dtype=object)
     patients, several = _patients(table, root)
     present = tuple(name for name in CLASSES if name in set(patients["label"]))
-    return Cohort("cnmc", root, patients, table.drop(columns="fold"), present, (*notes, *several))
+    return Cohort("cnmc", root, patients, table.drop(columns="fold"), present, (*notes, *several), ids="pseudonymous")
 
 
 def _named(name: str) -> tuple[str, str] | None:

@@ -86,7 +86,8 @@ def leukemia_attri(
     cells = cells[cells["patient_id"].isin(patients.index)].drop(columns="diagnosis")
     counts = count_note({"patients": len(patients)}, {"patients": N_PATIENTS})
     classes = tuple(sorted(set(patients["label"])))
-    return Cohort("leukemia_attri", root, patients, cells, classes, notes=(*counts, *notes, *left_out, *unclear))
+    told = (*counts, *notes, *left_out, *unclear)
+    return Cohort("leukemia_attri", root, patients, cells, classes, notes=told, ids="pseudonymous")
 
 
 def _domains(root: Path) -> dict[str, Path]:

@@ -26,7 +26,7 @@ def without_patients(name: str, root: Path, cells: pd.DataFrame, notes: Sequence
     patients = pd.DataFrame({"label": []}, index=pd.Index([], name="patient_id"), dtype=object)
     further = [column for column in cells if column not in CELL_COLUMNS]
     ownerless = cells.assign(patient_id=None)[[*CELL_COLUMNS, *further]]
-    return Cohort(name, root, patients, ownerless, (), tuple(notes))
+    return Cohort(name, root, patients, ownerless, (), tuple(notes), ids="pseudonymous")
 
 
 def count_note(found: Mapping[str, int], published: Mapping[str, int]) -> list[str]:

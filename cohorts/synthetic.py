@@ -36,6 +36,7 @@ from PIL import Image
 from cohorts.aml_hehr import aml_hehr
 from cohorts.cell_drawing import draw_cell, draw_stain
 from cohorts.cell_kinds import KIND_OF, PLANTED
+from cohorts.cell_shapes import PIXEL
 from milkit.cohort import Cohort
 from milkit.errors import CohortError
 
@@ -153,9 +154,8 @@ def synthetic(
     _write_table(root / "survival.csv", follow_up)
     _write_table(root / "metadata.csv", pd.DataFrame([patient.row for patient in patients]))
     note = "The cells are drawn and the patients invented; nothing here says how well a model does on blood."
-    cohort = aml_hehr(root)
-    people = cohort.patients.join(follow_up.set_index("patient_id"))
-    return replace(cohort, name="synthetic", patients=people, notes=(note,))
+    people = (cohort := aml_hehr(root)).patients.join(follow_up.set_index("patient_id"))
+    return replace(cohort, name="synthetic", patients=people, notes=(note,), micrometres_per_pixel=PIXEL)
 
 
 def draw_differential(label: str, rng: np.random.Generator) -> dict[str, int]:

@@ -22,6 +22,10 @@ Config = Annotated[str | None, typer.Option(help="A recipe: its name in configs/
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", help="Any setting, such as --set training.learning_rate=1e-3; repeatable.")
 ]
+AllowIdentifiers = Annotated[
+    str | None,
+    typer.Option(metavar="REASON", help="Why what may tell who a patient is, if any is found, may be given away."),
+]
 Device = Annotated[str | None, typer.Option(help="auto (the default: a GPU where there is one), cpu or cuda.")]
 StorePath = Annotated[Path | None, typer.Option(help="The bag store; without it, the one that extract made last.")]
 

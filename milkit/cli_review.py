@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from milkit.cli_options import Json, say, workspace_of
+from milkit.cli_options import AllowIdentifiers, Json, say, workspace_of
 
 review_app = typer.Typer(no_args_is_help=True, help="Show cells to readers who know nothing else, and compare.")
 
@@ -32,6 +32,7 @@ def review_out(
     taxonomy: Annotated[
         str, typer.Option(help="Whose nodes are the labels: a name in configs/taxonomies, or a YAML file.")
     ] = "blood",
+    allow_identifiers: AllowIdentifiers = None,
     as_json: Json = False,
 ) -> None:
     """Write one offline page of cells in shuffled order, in which neither patients nor predictions can be found.
@@ -45,7 +46,13 @@ def review_out(
     if run is None:
         say(f"run {folder}")
     made = write_review(
-        folder, n_cells=cells, n_twice=twice, seed=seed, readers=tuple(readers or ()), taxonomy=taxonomy
+        folder,
+        n_cells=cells,
+        n_twice=twice,
+        seed=seed,
+        readers=tuple(readers or ()),
+        taxonomy=taxonomy,
+        allow_identifiers=allow_identifiers or "",
     )
     if made.n_unreadable:
         say(f"{made.n_unreadable} chosen cells were left out: their images could not be read.")

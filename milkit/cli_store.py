@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from milkit.cli_options import FINDINGS, open_store, say, workspace_of
+from milkit.cli_options import FINDINGS, AllowIdentifiers, open_store, say, workspace_of
 from milkit.errors import StoreError
+from milkit.settings import Ids
 
 StoreArgument = Annotated[
     Path | None, typer.Argument(metavar="STORE", help="The bag store; without it, the workspace's current one.")
@@ -47,16 +48,17 @@ def export_bags(
     ],
     out: Annotated[Path, typer.Option(help="The new folder (hdf5) or file (h5ad).")],
     store: StoreArgument = None,
+    allow_identifiers: AllowIdentifiers = None,
 ) -> None:
     """Write the features for other tools: one HDF5 a patient (GenBloom, CLAM, TRIDENT), or AnnData of the cohort."""
     from milkit.exchange.exporting import export_h5ad, export_hdf5
 
     bags = open_store(context, store, complete=True)
     if file_format is ExportFormat.hdf5:
-        done = export_hdf5(bags, out)
+        done = export_hdf5(bags, out, allow_identifiers=allow_identifiers or "")
         lost = "were left out; the attribute n_failed of each file counts them"
     else:
-        done = export_h5ad(bags, out)
+        done = export_h5ad(bags, out, allow_identifiers=allow_identifiers or "")
         lost = "have NaN for features; the column failed of obs marks them"
     print(f"export {done.path}: {done.n_cells} cells, {bags.dim} features each")
     if done.n_failed:
@@ -80,12 +82,18 @@ def import_bags(
     classes: Annotated[
         str | None, typer.Option(help="Names of the integers in `labels`, in their order: NPM1,PML_RARA,control.")
     ] = None,
+    ids: Annotated[
+        Ids | None,
+        typer.Option(help="identifying: runs get study ids. Without it, what files or a recipe say; else identifying."),
+    ] = None,
 ) -> None:
     """Make a store of ready features, one HDF5 a patient, so that train-mil and report run without images."""
     from milkit.exchange.importing import import_hdf5
 
     names = [name.strip() for name in next(csv.reader([classes], skipinitialspace=True))] if classes else []
-    done = import_hdf5(folder, cohort, workspace_of(context), patients=patients, encoder=encoder, classes=names)
+    done = import_hdf5(
+        folder, cohort, workspace_of(context), patients=patients, encoder=encoder, classes=names, ids=ids
+    )
     for sentence in done.notes:
         say(f"note: {sentence}")
     print(f"store {done.path}: {done.n_cells} cells of {done.n_patients} patients under {done.encoder}")

@@ -10,7 +10,7 @@ import pandas as pd
 from milkit import settings
 from milkit.errors import CohortError, first_rows
 from milkit.registry import COHORTS, unknown_name
-from milkit.settings import CohortRecipe
+from milkit.settings import CohortRecipe, Ids
 from milkit.tables import CELL_COLUMNS, cells_digest
 
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp"})
@@ -32,6 +32,9 @@ class Cohort:
             without patient ids (cell-level data) has ``patient_id`` null everywhere and an empty patient table.
         classes: The labels in the order of the logits, tables and plots.
         notes: What a reader should know, one sentence each (counts that differ from the published ones, …).
+        micrometres_per_pixel: Of every image, for the scale bars of a report; None where it is unknown.
+        ids: ``pseudonymous``, as published ones are, or ``identifying``: these stay in the store and on the terminal,
+            and study ids are in their place in all that is made from it.
 
     Both tables are sorted on creation: by patient id, then in the natural order of cell ids. That is the row order of
     every store. A broken rule raises ``CohortError`` that lists the first offending rows.
@@ -43,6 +46,8 @@ class Cohort:
     cells: pd.DataFrame
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    micrometres_per_pixel: float | None = None
+    ids: Ids = "identifying"
 
     def __post_init__(self) -> None:
         """Check the rules of the class docstring, and sort both tables."""
@@ -80,7 +85,22 @@ def load_cohort(recipe: CohortRecipe) -> Cohort:
     """Build the cohort that a recipe describes, under the recipe's name."""
     root = {"root": recipe.root} if recipe.root else {}
     cohort: Cohort = COHORTS.build(recipe.factory, root | recipe.arguments)
-    return replace(cohort, name=recipe.name)
+    return replace(
+        cohort,
+        name=recipe.name,
+        ids=recipe.ids or cohort.ids,
+        micrometres_per_pixel=recipe.micrometres_per_pixel or cohort.micrometres_per_pixel,
+    )
+
+
+def told_notes(cohort: Cohort) -> list[str]:
+    """The cohort's notes for reports: where ids identify, those of its patients and cells have become an ellipsis.
+
+    The ids of patients who were excluded are not known any more.
+    """
+    ids = {*cohort.patients.index, *cohort.cells["cell_id"]} if cohort.ids == "identifying" else set()
+    hidden = (re.sub(r"[\w./-]*\w", lambda word: "…" if word[0] in ids else word[0], note) for note in cohort.notes)
+    return list(hidden)
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:

@@ -90,6 +90,7 @@ def draft_recipe(folder: Path) -> str:
         "#     milkit cohort check THIS_FILE",
         f"name: {_name(folder)}",
         "factory: tabular",
+        "ids: identifying  # or pseudonymous, if nobody can tell from ids and names of files who a patient is",
         f"root: {_scalar(str(folder.resolve()))}",
         "arguments:",
         f"  # {len(images.stems):,} images fit, {images.others:,} lie elsewhere",

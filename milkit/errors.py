@@ -9,6 +9,8 @@ traceback.
 class MilkitError(Exception):
     """The parent of all errors that a user can correct."""
 
+    status = 2
+    """Of the command that it ends."""
     shared = False
     """Whether all processes of a job raise it alike, so that the first alone tells it."""
 
@@ -55,6 +57,12 @@ class RunError(MilkitError):
 
 class ReviewError(MilkitError):
     """A blinded review cannot be made, or a reader's file does not fit the one that it is given for."""
+
+
+class PrivacyError(MilkitError):
+    """What is about to be given away may tell who a patient is."""
+
+    status = 3
 
 
 def first_rows(rows: list[str], limit: int = 5) -> str:

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 
 import milkit
-from milkit.bags import BLOCK, BagStore
+from milkit.bags import BLOCK, SCALE, BagStore
+from milkit.bags.files import write_attributes
 from milkit.calibration import CALIBRATION_IMAGES, settle
-from milkit.cohort import Cohort
+from milkit.cohort import Cohort, told_notes
 from milkit.decode import DecodedCell, decode, decode_one
 from milkit.encoder import Encoder
 from milkit.errors import RunError, SettingsError, StoreError
@@ -35,6 +36,9 @@ from milkit.ranks import ALONE, Ranks, speaks
 from milkit.runs import Workspace, write_json
 from milkit.settings import ExtractSettings
 from milkit.tables import places
+
+_SAID = (SCALE, "ids")
+"""Attributes that follow the recipe when it changes."""
 
 _BATCHES_AHEAD = 4
 """Decoded batches that wait for the network."""
@@ -133,6 +137,8 @@ def _open_store(path: Path, cohort: Cohort, encoder: Encoder, settings: ExtractS
     store = BagStore(path, writable=True)
     try:
         _require_same(store, made_of | _insisted(settings, store.attributes))
+        if said := {key: made_of[key] for key in _SAID if store.attributes.get(key) != made_of[key]}:
+            write_attributes(path, said)
         store.replace_cells(cohort.cells)
         if cohort.has_patients:
             store.replace_patients(cohort.patients, cohort.classes)
@@ -157,6 +163,8 @@ def _made_of(cohort: Cohort, encoder: Encoder, settings: ExtractSettings) -> dic
         "transform": {key: list(value) if isinstance(value, tuple) else value for key, value in transform.items()},
         "dtype": settings.dtype,
         "milkit": milkit.__version__,
+        SCALE: cohort.micrometres_per_pixel,
+        "ids": cohort.ids,
     }
 
 
@@ -180,7 +188,7 @@ def _require_same(store: BagStore, made_of: Mapping[str, Any]) -> None:
             "earlier milkit does; move that folder away and extract again."
         )
         raise StoreError(msg)
-    free = {"milkit", "classes", "encoder_seen", "encoder_made_of"}  # change without any effect on the features
+    free = {"milkit", "classes", "encoder_seen", "encoder_made_of", *_SAID}  # change without effect on the features
     other = [key for key, value in made_of.items() if key not in free and store.attributes.get(key) != value]
     if other:
         differences = "; ".join(f"{key}: {store.attributes.get(key)} there, {made_of[key]} now" for key in other)
@@ -219,7 +227,7 @@ def _write_source(store: BagStore, cohort: Cohort, note: str) -> None:
     source = {
         "root": str(cohort.root.resolve()),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "notes": list(cohort.notes),
+        "notes": told_notes(cohort),
         "encoder_note": note,
     }
     write_json(store.path / "source.json", source)

@@ -12,8 +12,9 @@
 Patients that only the publication has, and those that only the store has, are left out and counted in a note.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,8 @@ _ROLE_NAMES = {
     "test": "test",
     "testing": "test",
 }
+Names = Callable[["pd.Series[Any]"], "pd.Series[Any]"]
+
 MOST_FOLDS = 20
 """A column with more values is none of folds."""
 
@@ -45,7 +48,13 @@ class Published(NamedTuple):
 
 
 def published_folds(
-    path: Path, labels: "pd.Series[str]", column: str | None = None, *, inner: int = 5, seed: int = 0
+    path: Path,
+    labels: "pd.Series[str]",
+    column: str | None = None,
+    *,
+    inner: int = 5,
+    seed: int = 0,
+    named: Names = lambda ids: ids,
 ) -> Published:
     """Read published folds for the patients of a store.
 
@@ -55,16 +64,17 @@ def published_folds(
         column: Of a table with several: the folds or roles.
         inner: Parts of the training patients, each of which validates once where no validation patients are given.
         seed: Determines these parts.
+        named: Turns published ids into the store's, where its runs know patients by study ids.
 
     Raises:
         FoldError: What does not fit: no such layout, a patient in two roles, tests that overlap in part, labels that
             cannot be those of the store, or a fold without patients of a role.
     """
     if path.is_dir():
-        table, named = _from_folder(path)
-        _check_labels(path, named, labels)
+        table, told = _from_folder(path, named)
+        _check_labels(path, told, labels)
     elif path.is_file():
-        table = _from_table(path, labels, column, inner=inner, seed=seed)
+        table = _from_table(path, labels, column, named, inner=inner, seed=seed)
     else:
         msg = f"The folds {path} do not exist; give a table of folds, or a folder with train, val and test.csv a fold."
         raise FoldError(msg)
@@ -80,7 +90,7 @@ def published_folds(
     return Published(folds, tuple(notes))
 
 
-def _from_folder(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _from_folder(path: Path, named: Names) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The folds (patient_id, repeat, fold, role), and the published labels (patient_id, label), which may be empty."""
     folders = sorted({file.parent for file in path.rglob("test.csv")}, key=lambda folder: natural_key(folder.name))
     if not folders:
@@ -94,7 +104,7 @@ def _from_folder(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
                 msg = f"{folder} has no {names[0]}.csv, where train.csv, val.csv and test.csv were expected; add it."
                 raise FoldError(msg)
             rows = read_table(there[0])
-            ids = rows.iloc[:, 0].map(plain)
+            ids = named(rows.iloc[:, 0].map(plain))
             parts.append(pd.DataFrame({"patient_id": ids, "repeat": 0, "fold": fold, "role": role}))
             if "labels" in rows:
                 labels.append(pd.DataFrame({"patient_id": ids, "label": rows["labels"]}))
@@ -112,11 +122,14 @@ def _from_folder(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return table, pd.concat(labels, ignore_index=True) if labels else pd.DataFrame(columns=["patient_id", "label"])
 
 
-def _from_table(path: Path, labels: "pd.Series[str]", column: str | None, *, inner: int, seed: int) -> pd.DataFrame:
+def _from_table(
+    path: Path, labels: "pd.Series[str]", column: str | None, named: Names, *, inner: int, seed: int
+) -> pd.DataFrame:
     rows = read_table(path)
     if column is None and {"patient_id", "repeat", "fold", "role"} <= set(rows):
-        return Folds.load(path).table
-    ids = rows["patient_id" if "patient_id" in rows else rows.columns[0]].map(plain)
+        own = Folds.load(path).table
+        return own.assign(patient_id=named(own["patient_id"]))
+    ids = named(rows["patient_id" if "patient_id" in rows else rows.columns[0]].map(plain))
     others = [str(name) for name in rows.columns if name not in {ids.name, "labels", "label"}]
     column = column or (others[0] if len(others) == 1 else None)
     if column is None or column not in others:

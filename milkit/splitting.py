@@ -8,18 +8,19 @@ import pandas as pd
 from milkit.errors import FoldError, first_rows
 from milkit.folds import Folds
 from milkit.group_folds import grouped, leave_site_out
-from milkit.published_folds import published_folds
+from milkit.published_folds import Names, published_folds
 from milkit.settings import MilSettings
 
 log = logging.getLogger(__name__)
 
 
-def make_folds(patients: pd.DataFrame, settings: MilSettings) -> Folds:
+def make_folds(patients: pd.DataFrame, settings: MilSettings, named: Names = lambda ids: ids) -> Folds:
     """Split the patients of a store as ``splits``, ``by`` and ``folds_file`` say; what cannot be is a ``FoldError``.
 
     Args:
         patients: Index patient_id, with ``label`` and the column that ``by`` names.
         settings: Of `milkit train-mil`.
+        named: Turns the ids of ``folds_file`` into those of the patients.
     """
     labels = patients["label"]
     if settings.folds_file is not None:
@@ -35,7 +36,8 @@ def make_folds(patients: pd.DataFrame, settings: MilSettings) -> Folds:
                 "says how often to split; leave --repeats out, or give --seeds to train several times."
             )
             raise FoldError(msg)
-        published = published_folds(settings.folds_file, labels, settings.by, inner=settings.folds, seed=settings.seed)
+        parts = {"inner": settings.folds, "seed": settings.seed}
+        published = published_folds(settings.folds_file, labels, settings.by, **parts, named=named)
         for note in published.notes:
             log.warning(note)
         return published.folds

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from survival_toys import CLASS, CLASSES, EVENT, RISK, TIME, class_table, patients, risk_table, write_run
 from toys import make_store, toy_patients
 
 from milkit.bags import BagStore
@@ -16,6 +17,8 @@ from milkit.cohort import Cohort
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+    from milkit.drawing import Drawn
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
@@ -26,6 +29,20 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test asks a hub for weights."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def draw_pdf() -> Iterator[Callable[["Drawn"], bytes]]:
+    """Every PDF once: reports of the same numbers have the same figures, whose fonts take most of the time of a report.
+
+    Gives what draws one anew.
+    """
+    from milkit.drawing import Drawn
+
+    draw, done = Drawn.pdf, dict[str, bytes]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Drawn, "pdf", lambda own: done[own] if own in done else done.setdefault(own, draw(own)))
+        yield draw
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +61,18 @@ def browser() -> Iterator["Browser"]:
 def toy_store(tmp_path: Path) -> BagStore:
     """18 patients, three classes, 10 to 12 cells each, 6 features."""
     return make_store(tmp_path / "toy.zarr", toy_patients())
+
+
+@pytest.fixture
+def risk_run(tmp_path: Path) -> Path:
+    """A run on survival, without a store."""
+    return write_run(tmp_path / "run", risk_table(RISK, TIME, EVENT))
+
+
+@pytest.fixture
+def class_run(tmp_path: Path) -> Path:
+    """A run on classes, whose patients' survival is known."""
+    return write_run(tmp_path / "run", class_table(CLASS, CLASSES), patients())
 
 
 @pytest.fixture
@@ -69,4 +98,4 @@ def toy_cohort(tmp_path: Path, write_image: Callable[..., Path]) -> Cohort:
         write_image(root / path, seed=number)
     patients = pd.DataFrame({"label": ["A", "B"] * 3}, index=pd.Index(ids, name="patient_id"))
     table = pd.DataFrame(cells, columns=["cell_id", "patient_id", "path"])
-    return Cohort("toy", root, patients, table, ("A", "B"))
+    return Cohort("toy", root, patients, table, ("A", "B"), ids="pseudonymous")

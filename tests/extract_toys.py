@@ -52,7 +52,7 @@ def loose(root: Path) -> Cohort:
     paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
     cells = pd.DataFrame({"cell_id": paths, "patient_id": None, "path": paths}, dtype=object)
     patients = pd.DataFrame(index=pd.Index([], name="patient_id", dtype=object))
-    return Cohort("loose", root, patients, cells, ())
+    return Cohort("loose", root, patients, cells, (), ids="pseudonymous")
 
 if os.environ.get("NO_ROOM_FOR", "nobody") == os.environ.get("RANK", ""):
     writes, write = [], BagArrays.write
@@ -197,7 +197,7 @@ def write_study(folder: Path, n_patients: int, n_cells: Callable[[int], int], si
     table = pd.DataFrame({"patient_id": names, "label": [("A", "B")[number % 2] for number in range(n_patients)]})
     table.to_csv(study.root / "patients.csv", index=False)
     study.recipe.write_text(
-        f"name: toy\nfactory: tabular\nroot: {study.root}\n"
+        f"name: toy\nfactory: tabular\nids: pseudonymous\nroot: {study.root}\n"
         "arguments: {images: 'smears/{patient_id}/{cell_id}.png', patients: patients.csv}\n"
     )
     study.plugin.write_text(PLUGIN)

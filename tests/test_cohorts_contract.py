@@ -99,6 +99,12 @@ def is_one_sentence(text: str) -> bool:
     return text.endswith(".") and "\n" not in text and not re.search(r"[.!?]\s+[A-Z]", text)
 
 
+def test_factories_of_published_cells_say_themselves_that_ids_are_pseudonyms(laid: Laid) -> None:
+    recipe = find_recipe(laid.name, laid.fake.root)
+    silent = recipe.model_copy(update={"ids": None, "arguments": recipe.arguments | laid.fake.arguments})
+    assert load_cohort(silent).ids == ("identifying" if recipe.factory == "tabular" else "pseudonymous")
+
+
 def refusal(name: str, **root: Path | None) -> str:
     with pytest.raises((CohortError, SettingsError)) as caught:
         COHORTS.build(name, ARGUMENTS.get(name, {}) | root)

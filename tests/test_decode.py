@@ -194,7 +194,12 @@ def test_bad_files_of_every_kind_are_listed_by_extract_and_no_cell_is_lost(tmp_p
     patients = pd.DataFrame({"label": ["A"]}, index=pd.Index(["P"], name="patient_id"))
     settings = ExtractSettings(cohort=CohortRecipe(name="bad"), batch_size=4, precision="fp32")
     encoder = Encoder("mean", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), AS_IT_IS, 3, "e" * 64)
-    done = extract(Cohort("bad", root, patients, cells, ("A",)), encoder, settings, Workspace(tmp_path / "work"))
+    done = extract(
+        Cohort("bad", root, patients, cells, ("A",), ids="pseudonymous"),
+        encoder,
+        settings,
+        Workspace(tmp_path / "work"),
+    )
     store = BagStore.open(done.path)
     bad = [*range(len(kinds)), len(names) - 2, len(names) - 1]
     assert list(store.failures["cell_id"]) == [f"{number:03d}" for number in bad]

@@ -66,7 +66,7 @@ def genbloom(root: Path, n_patients: int = 6, n_classes: int = 2, dim: int = 8) 
 
 
 def take_in(folder: Path, tmp_path: Path, **how: Any) -> tuple[Imported, BagStore]:
-    done = import_hdf5(folder, "taken", Workspace(tmp_path / "work"), **how)
+    done = import_hdf5(folder, "taken", Workspace(tmp_path / "work"), **{"ids": "pseudonymous", **how})
     return done, BagStore.open(done.path)
 
 

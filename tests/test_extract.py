@@ -100,6 +100,16 @@ def test_a_cell_s_features_do_not_depend_on_its_neighbours_in_the_batch(toy_coho
         np.testing.assert_array_equal(one.features, seven.features)
 
 
+def test_the_size_of_a_pixel_is_kept_and_mended_without_encoding_again(toy_cohort: Cohort, tmp_path: Path) -> None:
+    work, encoder = Workspace(tmp_path / "work"), _encoder()
+    found = []
+    for size in (None, 0.2, 0.25):
+        known = dataclasses.replace(toy_cohort, micrometres_per_pixel=size)
+        store = BagStore.open(extract(known, encoder, SETTINGS, work).path)
+        found.append((store.attributes["micrometres_per_pixel"], encoder.model.batches, store.verify()))
+    assert found == [(size, encoder.model.batches, []) for size in (None, 0.2, 0.25)]
+
+
 def test_unreadable_cells_keep_their_row_and_are_listed(
     toy_cohort: Cohort, tmp_path: Path, write_image: Callable[..., Path]
 ) -> None:
@@ -133,7 +143,7 @@ def test_a_corrected_label_is_taken_over_without_encoding_again(toy_cohort: Coho
     patients = toy_cohort.patients.copy()
     patients.loc["P0", "label"] = "B"
     encoder = _encoder()
-    corrected = Cohort("toy", toy_cohort.root, patients, toy_cohort.cells, ("A", "B"))
+    corrected = dataclasses.replace(toy_cohort, patients=patients)
     path = extract(corrected, encoder, SETTINGS, work).path
     assert BagStore.open(path).patients.loc["P0", "label"] == "B"
     assert encoder.model.batches == 0
@@ -178,7 +188,7 @@ def test_a_corrected_table_can_bring_a_new_class(toy_cohort: Cohort, tmp_path: P
     work = Workspace(tmp_path / "work")
     extract(toy_cohort, _encoder(), SETTINGS, work)
     patients = toy_cohort.patients.assign(label=["C", "B"] * 3)
-    renamed = Cohort("toy", toy_cohort.root, patients, toy_cohort.cells, ("B", "C"))
+    renamed = dataclasses.replace(toy_cohort, patients=patients, classes=("B", "C"))
     store = BagStore.open(extract(renamed, _encoder(), SETTINGS, work).path)
     assert store.attributes["classes"] == ["B", "C"]
     assert set(store.patients["label"]) == {"B", "C"}

@@ -4,7 +4,7 @@ A store is a folder that any Zarr v3 reader opens. It MUST hold
 
 * the group attributes ``format`` ("milkit-bags"), ``version`` (1), ``dim``, ``dtype``, and what made it: ``cohort``,
   ``cohort_digest``, ``patients_digest``, ``classes``, ``encoder``, ``encoder_digest``, ``transform``, ``batch_size``,
-  ``backend``, ``precision``, ``milkit``; further ones, such as ``cohort_factory`` and ``encoder_seen``, MAY say more;
+  ``backend``, ``precision``, ``milkit``; further ones (``ids``, ``encoder_seen``, …) MAY say more;
 * the attributes ``files_sha256`` (of the files that never change: ``cells.csv``, ``rows``, each array's ``zarr.json``)
   and ``attributes_digest``, SHA-256 over the rest of the group's ``zarr.json``;
 * ``features`` (n_cells, dim), float16 or float32, in the cohort's row order, as ONE uncompressed chunk, so that a
@@ -43,7 +43,7 @@ from milkit.bags.files import read_attributes, room_in, write_attributes
 from milkit.bags.lock import acquire_lock, join_lock, release_lock
 from milkit.errors import StoreError
 from milkit.runs import whole_folder
-from milkit.tables import CELL_COLUMNS, cells_digest, digest, write_table
+from milkit.tables import cells_digest, digest, write_table
 
 BLOCK = 1024
 """Cells of a group in a cohort without patients."""
@@ -121,22 +121,22 @@ class BagStore:
 
     @classmethod
     def open(cls, path: Path) -> "BagStore":
-        """Open a complete store for reading; one with pending groups is a ``StoreError``."""
+        """Open a complete store for reading; one with pending groups is a ``StoreError``.
+
+        Where the cohort's ids identify, it is read under study ids, see ``milkit.bags.study``.
+        """
         store = cls(path)
         store._refuse_pending()
+        if store.attributes.get("ids") == "identifying":
+            from milkit.bags.study import StudyStore  # is a store, too
+
+            return StudyStore(path)
         return store
 
     @cached_property
     def cells(self) -> pd.DataFrame:
         """One row a cell, in the order of ``features``; read when it is first asked for."""
-        cells = tables.read_store_table(self.path / "cells.csv", CELL_COLUMNS)
-        if len(cells) != self.n_cells:
-            msg = (
-                f"The table {self.path / 'cells.csv'} does not have the {self.n_cells} cells of the store; the "
-                "store is damaged, so move its folder away and extract again."
-            )
-            raise StoreError(msg)
-        return cells
+        return tables.read_cells(self.path, self.n_cells)
 
     @property
     def n_cells(self) -> int:
@@ -296,4 +296,4 @@ class BagStore:
 
     def _groups(self, *, committed: bool) -> list[str]:
         marks = self._arrays.marks() == 1
-        return [group for group, mark in zip(self._position, marks, strict=True) if mark == committed]
+        return [group for group, position in self._position.items() if marks[position] == committed]

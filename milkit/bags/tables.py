@@ -21,7 +21,7 @@ import pandas as pd
 
 from milkit.bags.files import sync
 from milkit.errors import StoreError
-from milkit.tables import digest, read_table, write_table
+from milkit.tables import CELL_COLUMNS, digest, read_table, write_table
 
 
 class Failure(NamedTuple):
@@ -51,6 +51,18 @@ def read_patients(store: Path) -> pd.DataFrame:
     if not patients.index.is_unique:
         raise _damaged(store / "patients.csv")
     return patients
+
+
+def read_cells(store: Path, n_cells: int) -> pd.DataFrame:
+    """The table of the cells; one of another length than the store's arrays is a ``StoreError``."""
+    cells = read_store_table(store / "cells.csv", CELL_COLUMNS)
+    if len(cells) != n_cells:
+        msg = (
+            f"The table {store / 'cells.csv'} does not have the {n_cells} cells of the store; the store is damaged, so "
+            "move its folder away and extract again."
+        )
+        raise StoreError(msg)
+    return cells
 
 
 def check_there(path: Path) -> None:

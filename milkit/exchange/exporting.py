@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from milkit.bags import BagStore
+from milkit.bags import BagStore, source_texts
 from milkit.errors import RunError, StoreError
 from milkit.exchange.patient_files import PatientFile, file_names, finite_rows, write_patient_file
+from milkit.privacy.gate import keep_allowed, release
 from milkit.progress import progress
 from milkit.runs import whole_folder
 from milkit.tables import write_table
@@ -34,13 +35,13 @@ class Exported(NamedTuple):
     n_renamed: int = 0
 
 
-def export_hdf5(store: BagStore, folder: Path) -> Exported:
+def export_hdf5(store: BagStore, folder: Path, *, allow_identifiers: str = "") -> Exported:
     """Write a folder with one HDF5 a patient and ``patients.csv``, whole or not at all.
 
     ``milkit.exchange.patient_files`` says what a file holds; cells that could not be read have no row in it.
     ``patients.csv`` has a row a patient, with patient_id, hdf5_file, label and covariates; an import takes it as its
     table. A cohort without patients, and a patient without a readable cell, is a ``StoreError``; a folder that exists
-    is a ``RunError``.
+    is a ``RunError``; what may tell who somebody is, a ``PrivacyError``, unless ``allow_identifiers`` gives a reason.
     """
     if "label" not in store.patients:
         msg = (
@@ -60,17 +61,19 @@ def export_hdf5(store: BagStore, folder: Path) -> Exported:
         table = store.patients.rename_axis("patient_id").reset_index()
         table.insert(1, "hdf5_file", list(names.values()))
         write_table(partial / "patients.csv", table)
+        _release(partial, store, allow_identifiers)
     n_renamed = sum(file != f"{name}.h5" for name, file in names.items())
     return Exported(folder, len(store.cells) - n_failed, n_failed, n_renamed)
 
 
-def export_h5ad(store: BagStore, path: Path) -> Exported:
+def export_h5ad(store: BagStore, path: Path, *, allow_identifiers: str = "") -> Exported:
     """Write a cohort as AnnData that ``anndata.read_h5ad`` reads, whole or not at all; features pass one bag at a time.
 
     ``X`` (n_cells, dim) float32, NaN for cells that could not be read; ``obs``, indexed by cell_id: patient_id, label
     and covariates of the patient, further columns of the cells, and ``failed``; ``var``: f0000, f0001, …; ``uns``:
     cohort, encoder, encoder_digest, transform, classes and, as JSON, ``store``, all attributes of the store. A cohort
-    without patients has no patient_id and no label. A path that exists, or has another suffix, is a ``RunError``.
+    without patients has no patient_id and no label. A path that exists, or has another suffix, is a ``RunError``; for
+    ``allow_identifiers`` see ``export_hdf5``.
     """
     if path.suffix != ".h5ad" or path.exists():
         fault = "exists already and is not overwritten" if path.exists() else "was given for an AnnData file"
@@ -90,11 +93,18 @@ def export_h5ad(store: BagStore, path: Path) -> Exported:
                 advance()
             file.flush()
             os.fsync(file.fileno())
+        _release(partial, store, allow_identifiers)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     n_failed = int(obs["failed"].sum())
     return Exported(path, len(obs) - n_failed, n_failed)
+
+
+def _release(partial: Path, store: BagStore, reason: str) -> None:
+    """A ``PrivacyError`` where the export may tell who somebody is, and no reason allows that."""
+    allowed = release(partial, "export", reason=reason, known=source_texts(store))
+    keep_allowed(store.path / "source.json", allowed)
 
 
 def _without_features(path: Path, obs: pd.DataFrame, dim: int, uns: Mapping[str, Any]) -> int:

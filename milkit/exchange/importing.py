@@ -20,13 +20,14 @@ import pandas as pd
 
 import milkit
 from milkit.bags import BagStore
-from milkit.cohort import Cohort, natural_key
+from milkit.bags.files import write_attributes
+from milkit.cohort import Cohort, find_recipe, natural_key
 from milkit.errors import CohortError, SettingsError, StoreError
 from milkit.exchange.labels import imported_labels, read_patients
 from milkit.exchange.patient_files import SUFFIXES, PatientFile, finite_rows, read_patient_file
 from milkit.progress import Advance, progress
 from milkit.runs import Workspace, write_json
-from milkit.settings import CohortRecipe, load
+from milkit.settings import CohortRecipe, Ids, load, recipe_names
 
 _DIGEST_VERSION = b"milkit-imported-features-1"
 
@@ -59,6 +60,7 @@ def import_hdf5(
     patients: Path | None = None,
     encoder: str | None = None,
     classes: Sequence[str] = (),
+    ids: Ids | None = None,
 ) -> Imported:
     """Make a bag store of a folder with one HDF5 a patient, whole or not at all; it becomes the current one.
 
@@ -73,6 +75,8 @@ def import_hdf5(
         patients: A table of patients, see ``milkit.exchange.labels``.
         encoder: What made the features; without it, what the files say, else "imported".
         classes: The names that the integers in ``labels`` stand for, in their order.
+        ids: Whether patients' and cells' ids tell who somebody is. Without it, what the files say, or a recipe of the
+            cohort's name; else they do.
     """
     name = load(CohortRecipe, None, {"name": cohort, "factory": "imported"}).name
     if "" in classes or len(set(classes)) < len(classes):
@@ -92,7 +96,7 @@ def import_hdf5(
             )
         whole = Cohort(name, folder, labelled.patients, _cells(survey.files), labelled.classes, notes)
         facts |= {"cohort": name, "cohort_digest": whole.digest, "classes": list(whole.classes)}
-        facts |= {"encoder_digest": survey.digest, "dtype": survey.dtype}
+        facts |= {"encoder_digest": survey.digest, "dtype": survey.dtype, "ids": ids or _ids(survey.files, name)}
         path = workspace.store_path(name, str(facts["encoder"]), survey.digest)
         if path.exists():
             _take_over(path, whole, facts)
@@ -156,6 +160,14 @@ def _ordered(path: Path) -> PatientFile:
     with np.errstate(over="ignore"):  # too large for float32 is infinite, and so a failed cell
         features = np.asarray(patient.features, dtype=np.float32)[order]
     return patient._replace(features=features, cell_ids=tuple(patient.cell_ids[row] for row in order))
+
+
+def _ids(files: Mapping[str, tuple[Path, PatientFile]], cohort: str) -> Ids:
+    """What is known of the ids. What milkit exported has study ids, or was pseudonymous before."""
+    if next(iter(files.values()))[1].made_of:
+        return "pseudonymous"
+    known = find_recipe(cohort).ids if cohort in recipe_names("cohorts") else None
+    return known or "identifying"
 
 
 def _cells(files: Mapping[str, tuple[Path, PatientFile]]) -> pd.DataFrame:
@@ -243,6 +255,8 @@ def _take_over(path: Path, whole: Cohort, facts: Mapping[str, Any]) -> None:
             )
             raise StoreError(msg)
         store.replace_patients(whole.patients, whole.classes)
+        if store.attributes.get("ids") != facts["ids"]:
+            write_attributes(path, {"ids": facts["ids"]})
     finally:
         store.close()
     _write_source(path, whole)

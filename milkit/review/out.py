@@ -1,5 +1,6 @@
 """VERB run -> blinded review: one page for readers, and the key that stays behind."""
 
+import re
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
@@ -8,8 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from markupsafe import escape
 
+from milkit.bags import source_texts
 from milkit.errors import ReviewError
+from milkit.privacy.gate import judge, keep_allowed
+from milkit.privacy.scan import scan_page
 from milkit.progress import progress
 from milkit.report.gallery import encode
 from milkit.report.results import Results, read_results
@@ -53,6 +58,7 @@ def write_review(
     seed: int = 0,
     readers: Sequence[str] = (),
     taxonomy: str = "blood",
+    allow_identifiers: str = "",
 ) -> Review:
     """Write ``<run>/review/<id>.html`` and its key; every call makes a review of its own.
 
@@ -64,6 +70,7 @@ def write_review(
         seed: Determines cells and order; ids and codes follow from nothing.
         readers: Names to choose from; without any, readers type theirs.
         taxonomy: Its name in ``configs/taxonomies``, or a file's path.
+        allow_identifiers: Why the page may tell who a patient is, if it does; empty: it may not.
     """
     tree, names = Taxonomy.load(taxonomy), _names(readers)
     results = read_results(run)
@@ -86,8 +93,12 @@ def write_review(
     key = Key(new_review(), created, seed, names, tree, items.drop(columns="uri"))
     page = run / "review" / f"{key.review}.html"
     shown = [Shown(code, uri) for code, uri in zip(items["code"], items["uri"], strict=True)]
+    content = review_page(key.review, shown, tree, names)
+    without_readers = re.sub("|".join(map(re.escape, [*map(escape, names), "\0"])), "", content)
+    found = scan_page(without_readers, source_texts(results.store))
+    keep_allowed(run / "provenance.json", judge(found, "review", reason=allow_identifiers))
     kept = key.save(run)  # first: a page without its key could never be unblinded
-    write_text(page, review_page(key.review, shown, tree, names))
+    write_text(page, content)
     counts: tuple[int, ...] = (len(cells), n_twice, int(cells["patient_id"].nunique()), int((~readable).sum()))
     return Review(key.review, page, kept, *counts)
 

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from milkit.errors import ReviewError
+from milkit.figure_text import with_interval
 from milkit.report.folder import without_formulas
 from milkit.review.compare import against_model, between_readers, consensus, within_readers
 from milkit.review.key import Key, find_run
@@ -101,22 +102,15 @@ def summary(result: dict[str, Any]) -> list[str]:
             f"{'cell type':<24} {'cells':>5} {'patients':>8}   {'AUC, shown':<22} {'AUC, all':<22}",
         ]
     for row in result["against_model"]:
-        shown, whole = _interval(row["shown"]), _interval(row["all_cells"])
+        shown, whole = (with_interval(row[key], nothing="undefined") for key in ("shown", "all_cells"))
         lines.append(f"{row['cell_type']:<24} {row['n_cells']:>5} {row['n_patients']:>8}   {shown:<22} {whole:<22}")
     return lines
 
 
 def _agreed(who: str, figures: dict[str, Any]) -> list[str]:
     given, levelled = figures["as_given"], figures["levelled"]
-    lines = [f"{who}: kappa {_interval(given)}, the same label for {given['n_equal']} of {figures['n_cells']} cells"]
+    kappas = [with_interval(figure, nothing="undefined") for figure in (given, levelled)]
+    lines = [f"{who}: kappa {kappas[0]}, the same label for {given['n_equal']} of {figures['n_cells']} cells"]
     if levelled["n_equal"] != given["n_equal"]:
-        lines.append(f"  at the coarser of two levels: kappa {_interval(levelled)}, {levelled['n_equal']} the same")
+        lines.append(f"  at the coarser of two levels: kappa {kappas[1]}, {levelled['n_equal']} the same")
     return lines
-
-
-def _interval(figure: dict[str, Any]) -> str:
-    if figure["estimate"] is None:
-        return "undefined"
-    if figure["ci_low"] is None:
-        return f"{figure['estimate']:.2f} (no interval)"
-    return f"{figure['estimate']:.2f} ({figure['ci_low']:.2f} to {figure['ci_high']:.2f})"

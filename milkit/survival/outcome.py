@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from milkit.bags.tables import read_patients
+from milkit.bags import open_patients
 from milkit.errors import RunError, SettingsError, first_rows
 from milkit.predictions import Predictions
 from milkit.settings import MilSettings, load
@@ -56,18 +56,25 @@ class Outcome:
         return self.patients["event"].to_numpy(dtype=np.bool_)
 
     @property
+    def middle(self) -> float:
+        """The median time, or where nobody had the event by then the median time of those who had."""
+        middle = float(np.median(self.time))
+        return middle if middle > self.time[self.event].min() else float(np.median(self.time[self.event]))
+
+    @property
     def repeats(self) -> int:
         """How often each patient was tested at most."""
         return int(self.predictions["repeat"].nunique())
 
 
-def read_outcome(run: Path, follow_up: Path | None = None) -> Outcome:
+def read_outcome(run: Path, follow_up: Path | None = None, *, source: Path | None = None) -> Outcome:
     """Read a run folder: its predictions, and times and events.
 
     Args:
         run: The folder.
         follow_up: A table with patient_id, time and event; without it, they are the predictions' own, or those of the
             patients of the run's store.
+        source: The table of predictions, where the run has several.
 
     Raises:
         SettingsError: ``follow_up`` is no such table, or names none of the tested patients.
@@ -77,7 +84,7 @@ def read_outcome(run: Path, follow_up: Path | None = None) -> Outcome:
     if not run.is_dir():
         msg = f"There is no run at {run}; make one with `milkit train-mil`, or name another."
         raise RunError(msg)
-    source = _source(run)
+    source = source or _source(run)
     predictions = Predictions.load(source, any_target=True)
     table, classes = predictions.table, predictions.classes
     if "risk" not in table and not classes:
@@ -89,7 +96,7 @@ def read_outcome(run: Path, follow_up: Path | None = None) -> Outcome:
     classes = () if "risk" in table else classes
     _check_out_of_fold(run, table)
     settings = load(MilSettings, run / "settings.yaml", {}) if (run / "settings.yaml").is_file() else MilSettings()
-    followed = _followed(run, table if follow_up is None else _with_times(table, follow_up), settings)
+    followed = _followed(run, table if follow_up is None else _with_times(table, follow_up, settings), settings)
     known = followed.dropna(subset=list(OUTCOME)).astype({"time": np.float64, "event": np.bool_})
     tested = sorted(set(table["patient_id"]))
     patients = known.loc[[name for name in tested if name in known.index]]
@@ -140,7 +147,7 @@ def _followed(run: Path, table: pd.DataFrame, settings: MilSettings) -> pd.DataF
             "there to take them from; give a table of them with --follow-up, or put the store back."
         )
         raise RunError(msg)
-    stored = read_patients(settings.store) if there and settings.store is not None else pd.DataFrame()
+    stored = open_patients(settings.store)[0] if there and settings.store is not None else pd.DataFrame()
     if of_predictions:
         own = table.groupby("patient_id")[list(OUTCOME)].first()
         rest = stored.drop(columns=[name for name in OUTCOME if name in stored])
@@ -156,7 +163,7 @@ def _followed(run: Path, table: pd.DataFrame, settings: MilSettings) -> pd.DataF
     return _checked(stored, run)
 
 
-def _with_times(predictions: pd.DataFrame, path: Path) -> pd.DataFrame:
+def _with_times(predictions: pd.DataFrame, path: Path, settings: MilSettings) -> pd.DataFrame:
     """The predictions with the times and events of a table of their own, where it has the patient."""
     columns = ["patient_id", *OUTCOME]
     table = read_table(path) if path.is_file() else pd.DataFrame()
@@ -166,6 +173,8 @@ def _with_times(predictions: pd.DataFrame, path: Path) -> pd.DataFrame:
             "(1 or 0); mend it, or give another --follow-up."
         )
         raise SettingsError(msg)
+    if settings.store is not None and (settings.store / "patients.csv").is_file():
+        table = table.assign(patient_id=open_patients(settings.store)[1](table["patient_id"]))
     if twice := sorted(set(table.loc[table["patient_id"].duplicated(), "patient_id"].astype(str))):
         msg = (
             f"The follow-up {path} lists {len(twice)} patients more than once ({first_rows(twice)}), expected one row "
