@@ -24,8 +24,31 @@ class Probe(NamedTuple):
     converged: bool
 
 
-def linear_probe(train: Floats, labels: Ints, tested: Floats, max_iterations: int = 1000) -> Probe:
-    """Multinomial logistic regression with C = d x classes / 100 on features as they are: (n, d), (n,), (Q, d).
+class LinearProbe(NamedTuple):
+    """A fitted linear probe.
+
+    Attributes:
+        classes: (C,) the classes that it knows, in the order of the columns.
+        weights: (C, d); of two classes the first has zeros.
+        intercepts: (C,).
+        inverse_penalty: C, as of ``Probe``.
+        converged: As of ``Probe``.
+    """
+
+    classes: Ints
+    weights: Floats
+    intercepts: Floats
+    inverse_penalty: float
+    converged: bool
+
+    def logits(self, features: Floats) -> Floats:
+        """Up to what is added to a row, logarithms of the classes' probabilities: (Q, d) -> (Q, C), float64."""
+        result: Floats = features.astype(np.float64) @ self.weights.T + self.intercepts
+        return result
+
+
+def fit_linear_probe(train: Floats, labels: Ints, max_iterations: int = 1000) -> LinearProbe:
+    """Multinomial logistic regression with C = d x classes / 100 on features as they are: (n, d), (n,).
 
     As DinoBloom's released evaluation has it (Koch et al. 2024): L-BFGS from zero, an intercept, tolerance 1e-4, double
     precision; the number of classes is that of the training rows. The paper's sentence names another coefficient, with
@@ -40,5 +63,15 @@ def linear_probe(train: Floats, labels: Ints, tested: Floats, max_iterations: in
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # said once for all folds, by ``converged``
         model.fit(train.astype(np.float64), labels)
-    predicted = np.asarray(model.predict(tested.astype(np.float64)), dtype=np.int64)
-    return Probe(predicted, penalty, int(model.n_iter_.max()) < max_iterations)
+    weights, intercepts = np.asarray(model.coef_), np.asarray(model.intercept_)
+    if len(weights) == 1:
+        weights, intercepts = np.vstack([0 * weights, weights]), np.append(0.0, intercepts)
+    converged = int(model.n_iter_.max()) < max_iterations
+    return LinearProbe(np.asarray(model.classes_, dtype=np.int64), weights, intercepts, penalty, converged)
+
+
+def linear_probe(train: Floats, labels: Ints, tested: Floats, max_iterations: int = 1000) -> Probe:
+    """What ``fit_linear_probe`` says of tested rows: (n, d), (n,), (Q, d); of equally likely classes the first."""
+    probe = fit_linear_probe(train, labels, max_iterations)
+    predicted = probe.classes[probe.logits(tested).argmax(axis=1)]
+    return Probe(predicted, probe.inverse_penalty, probe.converged)
