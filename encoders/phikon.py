@@ -23,6 +23,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from encoders.timm_patches import timm_patches
 from encoders.weights import HUB_NAMES, Weights, read_weights
 from milkit.downloads import hub_file
 from milkit.encoder import Encoder, Transform, encoder_digest
@@ -66,6 +67,7 @@ def phikon(weights: Path | None = None) -> Encoder:
         digest=encoder_digest(model, transform),
         seen=("tcga",),
         made_of=held.made_of | {"timm": timm.__version__},
+        patch_tokens=timm_patches(model),
     )
 
 

@@ -57,6 +57,7 @@ def encoder_of(name: str, path: Path) -> Encoder:
         seen=tuple(about["seen"]),
         made_of=held.made_of,
         for_features=functools.partial(FeatureVit, model, transform.size),
+        patch_tokens=model.patch_grid,
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from timm.data.config import resolve_model_data_config
 
 from encoders.dinobloom import SEEN
+from encoders.timm_patches import timm_patches
 from encoders.weights import HUB_NAMES, Weights, read_weights
 from milkit.downloads import hub_file, network_is_forbidden
 from milkit.encoder import Encoder, Transform, encoder_digest
@@ -73,6 +74,7 @@ def timm_model(model: str, weights: Path | None = None, pretrained: bool = True)
         digest=encoder_digest(network, transform),
         seen=() if random else _seen(network, model),
         made_of=made_of | (held.made_of if held else {}),
+        patch_tokens=timm_patches(network),
     )
 
 

@@ -112,6 +112,11 @@ class VisionTransformer(nn.Module):
         x = self.norm(x)
         return VitTokens(x[:, 0], x[:, 1:])
 
+    def patch_grid(self, images: Tensor) -> Tensor:
+        """The patch tokens where they lie in the image: (B, 3, H, W) -> (B, H / 14, W / 14, D)."""
+        patches = self.tokens(images).patches
+        return patches.reshape(len(patches), images.shape[-2] // PATCH, images.shape[-1] // PATCH, -1)
+
     def positions(self, rows: int, columns: int) -> Tensor:
         """Positional embedding for a grid of patches: (1, 1 + rows × columns, D).
 

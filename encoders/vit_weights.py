@@ -69,6 +69,7 @@ def vit_encoder(family: Family, size: str, weights: Weights) -> Encoder:
         seen=family.seen,
         made_of=weights.made_of,
         for_features=functools.partial(FeatureVit, model, transform.size),
+        patch_tokens=model.patch_grid,
     )
 
 

@@ -1,4 +1,4 @@
-"""The commands that look at features: `probe` their labels, and an `atlas` of where cells come from."""
+"""The command that looks at features by their cells' labels: `probe`, and how such commands find stores and folders."""
 
 import json
 from datetime import datetime
@@ -53,57 +53,18 @@ def probe(
     given |= {"split": split, "seed": seed}
     given |= settings.parse_assignments(assignments or [])
     chosen = settings.load(ProbeSettings, settings.find_recipe("probe", config) if config else None, given)
-    opened = _open_all(context, chosen.stores)
+    opened = open_all(context, chosen.stores)
     cohort = str(opened[0].attributes["cohort"])
     if not config and cohort in settings.recipe_names("probe"):
         say(f"recipe configs/probe/{cohort}.yaml")
         chosen = settings.load(ProbeSettings, settings.find_recipe("probe", cohort), given)
-    folder = _new_folder(context, "probes", name, cohort)
+    folder = new_folder(context, "probes", name, cohort)
     result = probe_stores(opened, chosen, folder)
-    _print(result, probe_tables(result), "probe", folder, as_json=as_json)
+    print_result(result, probe_tables(result), "probe", folder, as_json=as_json)
 
 
-def atlas(
-    context: typer.Context,
-    stores: Stores = None,
-    batch: Annotated[
-        bool, typer.Option("--batch", help="How much of the features is site, scanner, stain or data set.")
-    ] = False,
-    config: Config = None,
-    source: Annotated[
-        str | None, typer.Option(help="What a source is: cohort (the default), or a column such as site or scanner.")
-    ] = None,
-    label: Annotated[
-        str | None, typer.Option(help="The classes to set beside: a column; cell_type, or else the patients' label.")
-    ] = None,
-    taxonomy: Annotated[
-        bool, typer.Option("--taxonomy", help="Classes are what the labels mean, so that cohorts share them.")
-    ] = False,
-    seed: Annotated[int | None, typer.Option(help="Determines sampled cells, folds and resamples.")] = None,
-    name: Name = None,
-    assignments: Assignments = None,
-    as_json: Json = False,
-) -> None:
-    """Say how far the sources of cells can be told apart by their features, before and after standardising each."""
-    if not batch:
-        msg = "atlas was called without --batch, the one thing that it can do so far; give --batch."
-        raise SettingsError(msg)
-    from milkit.atlas.batch import batch_report
-    from milkit.probe_settings import AtlasSettings
-
-    given: dict[str, Any] = {"stores": stores or None, "source": source, "label": label, "taxonomy": taxonomy or None}
-    given |= {"seed": seed}
-    given |= settings.parse_assignments(assignments or [])
-    chosen = settings.load(AtlasSettings, settings.find_recipe("atlas", config) if config else None, given)
-    opened = _open_all(context, chosen.stores)
-    folder = _new_folder(
-        context, "atlas", name, "-".join(sorted({str(store.attributes["cohort"]) for store in opened}))
-    )
-    result = batch_report(opened, chosen, folder)
-    _print(result, "\n".join(result["sentences"]), "atlas", folder, as_json=as_json)
-
-
-def _open_all(context: typer.Context, paths: tuple[Path, ...]) -> "list[BagStore]":
+def open_all(context: typer.Context, paths: tuple[Path, ...]) -> "list[BagStore]":
+    """The stores that were named, none twice; the current one where none was."""
     resolved = [path.resolve() for path in paths]
     if twice := [path for path in resolved if resolved.count(path) > 1]:
         msg = f"The store {twice[0]} was given twice; name every store once."
@@ -111,7 +72,7 @@ def _open_all(context: typer.Context, paths: tuple[Path, ...]) -> "list[BagStore
     return [open_store(context, path, complete=True) for path in paths or (None,)]
 
 
-def _new_folder(context: typer.Context, kind: str, name: str | None, about: str) -> Path:
+def new_folder(context: typer.Context, kind: str, name: str | None, about: str) -> Path:
     """Where a result goes: ``<workspace>/<kind>/<name>``, by default what it is about and the time."""
     parent = workspace_of(context).root / kind
     if name:
@@ -121,7 +82,8 @@ def _new_folder(context: typer.Context, kind: str, name: str | None, about: str)
     return next(parent / name for name in names if not (parent / name).exists())
 
 
-def _print(result: dict[str, Any], text: str, what: str, folder: Path, *, as_json: bool) -> None:
+def print_result(result: dict[str, Any], text: str, what: str, folder: Path, *, as_json: bool) -> None:
+    """A result and where it lies, as text or as JSON."""
     if as_json:
         print(json.dumps({what: str(folder), **result}, ensure_ascii=False))
     else:

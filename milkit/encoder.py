@@ -101,6 +101,8 @@ class Encoder:
             where there is none. Its features are held against those of ``model`` before it is used.
         precisions: Number types that it can be run in.
         backends: What it can be run by, beside each other; ``torch`` is always among them.
+        patch_tokens: Maps float (B, 3, H, W), on the device of ``model``, to the tokens of its patches as they leave
+            the network, float (B, rows, columns, D), the top left first; None where the network has no such tokens.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Encoder:
     for_features: Callable[[torch.dtype, Engine], nn.Module] | None = None
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     backends: tuple[Backend, ...] = ("torch", "openvino")
+    patch_tokens: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         """Freeze the network: evaluation mode, no gradients."""

@@ -347,8 +347,24 @@ def test_the_command_prints_sentences_and_where_the_report_lies(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("_elsewhere")
-def test_an_atlas_without_batch_says_what_it_can_do() -> None:
-    assert "give --batch" in run("atlas", status=2).stderr
+def test_an_atlas_of_nothing_says_what_to_make_first() -> None:
+    message = "milkit: The workspace milkit-work holds no store; make one with `milkit extract`, or name one.\n"
+    assert run("atlas", status=2).stderr == message
+
+
+@pytest.mark.usefixtures("_elsewhere")
+def test_options_of_another_kind_of_atlas_are_refused(tmp_path: Path) -> None:
+    source(tmp_path, "a")
+    for arguments, message in (
+        (["--batch", "--patches", "x"], "--batch and --patches were both given"),
+        (["--batch", "--run", "x"], "The run x was given with --batch, which compares stores"),
+        (["--batch", "--share", 0.5], "--share was given, which is for a map and has no use for --batch"),
+        (["--source", "site"], "--source was given, which is for --batch and has no use for a map; leave it out."),
+        (["--weights", "w"], "--weights was given, which is for --patches and has no use for a map; leave it out."),
+        (["a.zarr", "b.zarr"], "2 stores were named, where a map shows one; name one, or compare them with --batch."),
+        (["a.zarr", "--run", "x"], "were both named; a run names its own store, so leave one out."),
+    ):
+        assert message in run("atlas", *arguments, status=2).stderr
 
 
 @pytest.mark.slow

@@ -117,6 +117,22 @@ def test_an_encoder_s_faster_form_gives_the_same_features(name: str, arguments: 
         )
 
 
+def test_an_encoder_s_patch_tokens_are_a_grid_that_depends_on_its_own_image_alone(
+    name: str, arguments: dict[str, Any]
+) -> None:
+    encoder = build(name, arguments)
+    if encoder.patch_tokens is None:
+        return
+    images = np.random.default_rng(0).integers(0, 256, (2, 144, 144, 3), dtype=np.uint8)
+    batch = torch.stack([encoder.transform(image) for image in images])
+    with torch.inference_mode():
+        tokens = encoder.patch_tokens(batch)
+        torch.testing.assert_close(encoder.patch_tokens(batch[1:]), tokens[1:], atol=1e-5, rtol=1e-4)
+    assert tokens.shape[0] == 2
+    assert tokens.shape[1] == tokens.shape[2] > 1
+    assert torch.isfinite(tokens).all()
+
+
 def test_an_encoder_without_weights_is_refused_at_once_where_the_network_is_forbidden(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
