@@ -1,0 +1,68 @@
+"""What software cannot know of a study: the questions that people answer in ``guidelines.yaml``, each asked once.
+
+One answer serves every item that asks the same of its readers (who paid for the study stands in both checklists).
+"""
+
+QUESTIONS = {
+    "title": "The study's title: that a prediction model was developed by machine learning on images, for whom, and "
+    "what it predicts.",
+    "abstract": "The structured abstract: aims, patients, how data were parted, methods, results with intervals, what "
+    "is available.",
+    "background": "The clinical question, what is done today, and which models exist already.",
+    "intended_use": "Who would use the model, for which patients, at which point of their care, and what it would "
+    "change; or that it is for research only.",
+    "inequalities": "Known differences in care or outcome between groups of patients, or that none are known.",
+    "objectives": "What the study set out to show, and its hypotheses.",
+    "design": "Whether the data were collected before the study was planned (retrospective) or for it (prospective).",
+    "data_source": "Where the smears and labels come from (registry, trial, routine care), why these, and whom they "
+    "represent.",
+    "dates": "When patients entered, from the first to the last, and when follow-up ended.",
+    "setting": "Which hospitals and laboratories, how many, and where.",
+    "eligibility": "Who could take part, who could not, and how patients were found.",
+    "treatments": "Which treatments patients had before the blood was drawn, or later where an outcome is followed.",
+    "characteristics": "What describes the patients and is not in the patient table (age, sex and the like).",
+    "flow_before": "How many patients were considered before those in the data, and why others were left out.",
+    "quality_checks": "Which smears or images were thrown away before milkit saw them, by whom, and by which rule.",
+    "cell_selection": "Who or what chose the cells of each smear, and what that left out.",
+    "deidentification": "How names, dates and record numbers were removed, and who checked it.",
+    "acquisition": "Sample, anticoagulant, stain, slide maker, scanner, objective and µm per pixel.",
+    "outcome": "How each label was found (genetics, morphology, flow cytometry), by which definition, and when.",
+    "outcome_assessors": "Who gave the labels, and with which training.",
+    "outcome_blinding": "What those who gave the labels knew of the images, and of each other's labels.",
+    "outcome_variability": "How far those who gave the labels agreed, and how differences were settled.",
+    "reference_rationale": "Why these labels serve as the reference, and what speaks for others.",
+    "predictor_choice": "Why images of single cells (and the covariates, where there are some) were chosen as inputs.",
+    "predictor_blinding": "What those who made smears, images and blood counts knew of the diagnosis.",
+    "sample_size": "Why this number of patients is enough for the question; how it was reckoned.",
+    "missing_data": "Why values, images or patients are missing, and what that may do to the result.",
+    "model_rationale": "Why this encoder and this head, and which others were tried outside this run.",
+    "measures_rationale": "Why these measures fit the intended use.",
+    "heterogeneity": "How results differ between hospitals, scanners or laboratories, or why that was not looked at.",
+    "fairness": "How differences between groups of patients (age, sex, origin) were looked at or reduced.",
+    "subgroups": "Results in groups of patients that matter here (age, sex, stage), or why none are given.",
+    "thresholds": "From which probability somebody would act, and why; or that no threshold is proposed.",
+    "external_testing": "Results on patients of another hospital, or why there are none.",
+    "differences": "How patients, smears and labels of a later evaluation would differ from those learned from.",
+    "robustness": "What else was varied (folds, seeds, stains, scanners) to see whether the result holds.",
+    "explainability": "How it was checked that the cells shown are those that the model weighs most.",
+    "failures": "What the patients who were predicted wrong have in common, after looking at their cells.",
+    "updating": "Whether the model was changed after it was tested, and how.",
+    "ethics": "Which ethics committee approved the study, under which number, and what patients consented to.",
+    "funding": "Who paid for the study, and what part they had in it.",
+    "conflicts": "Conflicts of interest of all authors.",
+    "protocol": "Where the protocol can be read, or that there was none.",
+    "registration": "Register and number of the study, or that it was not registered.",
+    "data_sharing": "Who can get the data, where, and under which terms.",
+    "code_sharing": "Where the code and configuration of the analysis can be got, and under which licence.",
+    "model_availability": "Where encoder and heads can be got, under which terms, or why they cannot.",
+    "involvement": "How patients or the public took part in the study, or that they did not.",
+    "interpretation": "What the results mean for the question, beside earlier studies.",
+    "limitations": "What limits the study: who is not represented, how many patients, what was not measured.",
+    "input_quality": "What to do with poor smears, too few cells or missing covariates when the model is used.",
+    "expertise": "Who handles the model in use, and what they must know.",
+    "next_steps": "What has to be shown next before the model could be used elsewhere.",
+    "owners": "Who made the model, and whom to write to.",
+    "encoder_licence": "Under which licence the encoder's weights may be used.",
+    "ethical_considerations": "What harm a wrong prediction, or a use outside the intended one, could do.",
+}
+"""By the key of the answer: what to write, as a hint."""
