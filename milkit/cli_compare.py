@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from milkit.cli_options import Json, workspace_of
+from milkit.figure_text import with_interval
 
 _TESTS = {
     "balanced_accuracy": ("balanced accuracy", "permutation"),
@@ -51,7 +52,8 @@ def comparison_lines(result: Mapping[str, Any]) -> Iterator[str]:
     yield " " * width + f"{'balanced accuracy':<22}{'macro AUROC':<22}{'weighted F1':<22}".rstrip() + f"   ({level})"
     for name, run in zip(names, result["runs"], strict=True):
         figures = (run[key] for key in ("balanced_accuracy", "auroc_macro", "weighted_f1"))
-        yield (name.ljust(width) + "".join(f"{_interval(figure, ''):<22}" for figure in figures)).rstrip()
+        texts = (with_interval(figure or {}, nothing="-") for figure in figures)
+        yield (name.ljust(width) + "".join(f"{text:<22}" for text in texts)).rstrip()
     for pair in result["pairs"]:
         yield from _pair(pair, result, level)
     yield ""
@@ -73,7 +75,7 @@ def _pair(pair: Mapping[str, Any], result: Mapping[str, Any], level: str) -> Ite
     rows = {title: (pair[key], test) for key, (title, test) in _TESTS.items()}
     rows |= {f"  AUROC {name}": (pair["per_class"][name], "DeLong") for name in result["classes"]}
     for name, (found, test) in rows.items():
-        gap = _interval({"estimate": found["difference"], **found}, "+")
+        gap = with_interval({"estimate": found["difference"], **found}, "+.2f", nothing="-")
         yield f"{name:<26}{gap:<32}{_p(found['p']):>8}{_p(found['p_holm']):>10}  {test}"
 
 
@@ -112,14 +114,6 @@ def _paper(result: Mapping[str, Any]) -> Iterator[str]:
         yield (name.ljust(width) + "".join(f"{text:<24}" for text in texts)).rstrip()
 
 
-def _interval(figure: Mapping[str, Any] | None, sign: str) -> str:
-    if figure is None or figure["estimate"] is None:
-        return "-"
-    if figure["ci_low"] is None or figure["ci_high"] is None:
-        return f"{figure['estimate']:{sign}.2f}"
-    return f"{figure['estimate']:{sign}.2f} ({figure['ci_low']:{sign}.2f} to {figure['ci_high']:{sign}.2f})"
-
-
 def _p(value: float | None) -> str:
     if value is None:
         return "-"
@@ -127,11 +121,8 @@ def _p(value: float | None) -> str:
 
 
 def _percent(figure: Mapping[str, Any] | None) -> str:
-    if figure is None or figure["estimate"] is None:
-        return "-"
-    low, high = (figure[key] for key in ("ci_low", "ci_high"))
-    text = f"{100 * figure['estimate']:.1f}"
-    return text if low is None or high is None else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
+    known = {key: None if value is None else 100 * value for key, value in (figure or {}).items() if key != "folds"}
+    return with_interval(known, ".1f", nothing="-")
 
 
 def _spread(values: list[float]) -> str:

@@ -18,7 +18,10 @@ def print_headline(metrics: dict[str, Any]) -> None:
     for name, own in metrics.get("targets", {}).items():
         print(f"target          {name}")
         print_headline(own)
+    if "warning" in metrics:
+        print(f"warning         {metrics['warning']}")
     if "targets" in metrics:
+        _print_tuning(metrics)
         return
     print(f"patients        {metrics['n_patients']}, each tested by models that never saw them")
     chance = {"auroc_macro": "; chance 0.50", "c_index": "; chance 0.50"}
@@ -28,6 +31,10 @@ def print_headline(metrics: dict[str, Any]) -> None:
         figure, level = metrics[key], metrics["level"]
         interval = f"{100 * level:g}% CI {_number(figure['ci_low'])} to {_number(figure['ci_high'])}"
         print(f"{TITLES[key]:<15} {_number(figure['estimate'])} ({interval}){chance.get(key, '')}")
+    _print_tuning(metrics)
+
+
+def _print_tuning(metrics: dict[str, Any]) -> None:
     if "tuning" in metrics:
         from milkit.mil.tuning import sentence
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from milkit.cli_options import Json, say, workspace_of
+from milkit.figure_text import with_interval
 
 
 def survival(
@@ -105,13 +106,7 @@ def _cox(cox: Mapping[str, Any] | None, level: str) -> Iterator[str]:
 
 
 def _figure(figure: Mapping[str, Any], form: str) -> str:
-    if figure["estimate"] is None:
-        return "not reached" if form == "g" else "-"
-    ends = [figure[key] for key in ("ci_low", "ci_high")]
-    if ends == [None, None]:
-        return f"{figure['estimate']:{form}}"
-    low, high = ("-" if end is None else f"{end:{form}}" for end in ends)
-    return f"{figure['estimate']:{form}} ({low} to {high})"
+    return with_interval(figure, form, nothing="not reached" if form == "g" else "-")
 
 
 def _p(value: float | None) -> str:

@@ -14,7 +14,7 @@ import yaml
 
 from milkit.errors import RunError, SettingsError, first_rows
 from milkit.folds import Folds
-from milkit.mil.tuning import heads_of
+from milkit.mil.tuning import encoders_of, heads_of
 from milkit.predictions import Predictions
 from milkit.runs import read_json
 from milkit.settings import MilSettings, find_recipe, load, recipe_names
@@ -162,7 +162,7 @@ def _described(run: Run) -> dict[str, Any]:
     figures = ("balanced_accuracy", "weighted_f1", "accuracy", "auroc_macro", "auprc_macro")
     return {
         "name": run.name,
-        "encoder": run.provenance.get("encoder"),
+        "encoder": " or ".join(encoders_of(run.metrics, str(run.provenance.get("encoder") or ""))) or None,
         "head": " or ".join(heads_of(run.settings, run.metrics)),
         **{name: run.metrics.get(name) for name in figures},
     }

@@ -14,6 +14,7 @@ from milkit.tables import read_table, write_table
 SHARED = "*"
 """The ``class`` of attention that one head shares between all classes; no label may be called so."""
 
+_NAMES = ("label", "predicted")
 _OTHER_TARGETS = "name a run of `milkit train-mil` without --target, whose targets are the cohort's classes"
 
 
@@ -52,6 +53,9 @@ class Predictions:
             what = "risks, as `milkit survival` reads them," if "risk" in table else "numbers"
             msg = f"{path} holds {what} where probabilities of classes were expected; {_OTHER_TARGETS}."
             raise RunError(msg)
+        if not classes:  # numbers, whose columns are called like those of classes
+            numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in _NAMES if name in table}
+            table = table.assign(**{name: own for name, own in numbers.items() if own.notna().all()})
         return cls(table, classes)
 
     def save(self, path: Path) -> None:

@@ -9,26 +9,29 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from milkit.drawing import ACCENT, INK, LINES, MUTED, blank, style, subplots, svg
-from milkit.figures import with_interval
+from milkit.drawing import ACCENT, INK, LINES, MUTED, Drawn, blank, style, subplots, svg
+from milkit.figure_text import with_interval
 
 
-def kaplan_meier(curves: pd.DataFrame, at_risk: pd.DataFrame, result: Mapping[str, Any]) -> str:
+def kaplan_meier(
+    curves: pd.DataFrame, at_risk: pd.DataFrame, result: Mapping[str, Any], *, name: str = "kaplan-meier"
+) -> Drawn:
     """A curve a group with its confidence band and marks of censoring; below, how many are still followed.
 
     Args:
         curves: ``curves.csv``.
         at_risk: ``at_risk.csv``.
         result: With ``log_rank``, ``horizon`` and ``level``.
+        name: Of the figure.
     """
     names = list(dict.fromkeys(curves["group"]))
     colours, height = sns.color_palette("colorblind", 10), 0.6 + 0.24 * len(names)
-    with style("kaplan-meier"):
+    with style(name):
         figure = blank(6.6, 4.1 + height + 0.24 * ceil(len(names) / 2))
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.6, height])
-        for number, name in enumerate(names):
+        for number, group in enumerate(names):
             colour, dashes = colours[number % 10], LINES[(number // 10 + number) % len(LINES)]
-            _curve(upper, curves[curves["group"] == name], str(name), colour, dashes)
+            _curve(upper, curves[curves["group"] == group], str(group), colour, dashes)
         if at_risk["time"].max() >= result["horizon"]:
             upper.axvline(result["horizon"], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
         upper.set(ylim=(-0.02, 1.03), xlabel="Time", ylabel="Share without event", yticks=(0, 0.25, 0.5, 0.75, 1))
@@ -38,10 +41,10 @@ def kaplan_meier(curves: pd.DataFrame, at_risk: pd.DataFrame, result: Mapping[st
         figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, handlelength=2.6)
         _risk_table(lower, at_risk, names)
         upper.set_xlim(-0.02 * curves["time"].max(), 1.03 * curves["time"].max())
-        return svg(figure, "kaplan-meier", "Kaplan-Meier curves of the groups, with numbers at risk")
+        return svg(figure, name, "Kaplan-Meier curves of the groups, with numbers at risk")
 
 
-def brier_over_time(table: pd.DataFrame, scores: Mapping[str, Any]) -> str:
+def brier_over_time(table: pd.DataFrame, scores: Mapping[str, Any]) -> Drawn:
     """The Brier score of the predicted survival, beside that of one curve for everybody.
 
     Args:
@@ -62,7 +65,7 @@ def brier_over_time(table: pd.DataFrame, scores: Mapping[str, Any]) -> str:
         return svg(figure, "brier", "Brier score over time, of the predicted survival and of one curve for everybody")
 
 
-def calibration_at_horizon(groups: pd.DataFrame, horizon: float) -> str:
+def calibration_at_horizon(groups: pd.DataFrame, horizon: float) -> Drawn:
     """Observed share with an event over the predicted one, of groups of patients of similar prediction.
 
     Args:

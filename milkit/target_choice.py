@@ -55,12 +55,6 @@ def choose_targets(settings: MilSettings, patients: pd.DataFrame, classes: Seque
             raise SettingsError(msg)
     if [target.columns for target in targets] == [("label",)] and isinstance(targets[0], Classes):
         return ()
-    if targets and settings.tune:
-        msg = (
-            f"--tune chooses by how well classes are told apart, and the target is '{targets[0].name}'; leave out one "
-            "of the two."
-        )
-        raise SettingsError(msg)
     return targets
 
 

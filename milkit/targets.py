@@ -160,7 +160,9 @@ class Survival(Target):
         return pd.DataFrame({"time": outcomes[:, 0], "event": outcomes[:, 1].astype(np.int64), "risk": scores[:, 0]})
 
     def strata(self, outcomes: Floats) -> list[str]:
-        """See ``Target``."""
+        """See ``Target``; where everybody had the event, up to their median time or later."""
+        if outcomes[:, 1].all():
+            return ["early" if time <= np.median(outcomes[:, 0]) else "late" for time in outcomes[:, 0]]
         return ["event" if died else "censored" for died in outcomes[:, 1]]
 
     def lacks(self, outcomes: Floats) -> str:

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from toys import toy_patients
 
 from milkit.audit.columns import covariate_columns, differential_columns
+from milkit.audit.control_sentences import describe
 from milkit.audit.controls import run_controls
 from milkit.audit.increment import RIDGE, combined, fitted_weights
 from milkit.audit.scores import Scorer
@@ -396,3 +397,57 @@ def test_rows_are_positions_in_the_table_of_patients() -> None:
     (rows,) = rows_of([split], list(patients.index))
     assert list(patients.index[rows.train]) == split.train
     assert list(patients.index[rows.test]) == split.test
+
+
+def _model_above_chance(folder: Path, sharp: float) -> dict[str, Any]:
+    """Cells that are noise, whose number tells the classes, and a model that knows something of them."""
+    patients = people(60)
+    sizes = {name: 6 + number % 4 if number % 2 == 0 else 18 + number % 5 for number, name in enumerate(patients.index)}
+    store = store_of(folder / "s.zarr", patients, sizes, {})
+    logits = sharp * np.where(patients["label"] == "A", 1, -1) + np.random.default_rng(0).normal(size=60)
+    return _controls(store, dict(zip(patients.index, 1 / (1 + np.exp(-logits)), strict=True)))
+
+
+def test_beside_a_model_above_chance_the_number_of_cells_is_not_called_all_there_is(tmp_path: Path) -> None:
+    first = _model_above_chance(tmp_path, 1.0)["warnings"][0]
+    assert first.startswith("The number of cells carries the label: alone it reaches balanced accuracy 1.00")
+    assert first.endswith(": that the looks of the cells add anything is not shown.")
+    assert "which is above chance and, beside the number of cells, worse, by -0." in first
+
+
+@pytest.mark.parametrize(
+    ("estimate", "low", "found"),
+    [
+        (0.53, 0.51, "hardly separates"),  # true of many patients, and of no consequence
+        (0.70, 0.48, "does not separate"),
+        (0.60, 0.51, "separates"),
+    ],
+)
+def test_only_what_is_above_chance_and_large_enough_separates_the_classes(
+    only_size: dict[str, Any], estimate: float, low: float, found: str
+) -> None:
+    result = json.loads(json.dumps(only_size))
+    size = next(control for control in result["controls"] if control["kind"] == "bag_size")
+    size["balanced_accuracy"] = {"estimate": estimate, "ci_low": low, "ci_high": 0.9}
+    size["difference"]["balanced_accuracy"] = {"estimate": 0.2, "ci_low": 0.1, "ci_high": 0.3}
+    warnings, notes = describe(result, people(60))
+    (told,) = [text for text in (*warnings, *notes) if text.startswith("The number of cells alone")]
+    assert told.startswith(f"The number of cells alone {found} the classes: balanced accuracy {estimate:.2f}")
+    assert (told in warnings) == (found == "separates")
+
+
+@pytest.mark.parametrize(("auroc", "told"), [(0.53, 0), (0.62, 1)])
+def test_a_class_that_is_hardly_told_from_the_others_is_not_named(auroc: float, told: int) -> None:
+    figure = {"estimate": 0.4, "ci_low": 0.3, "ci_high": 0.5}
+    classes = {name: {"auroc": {"estimate": auroc, "ci_low": 0.51, "ci_high": 0.9}} for name in "ABC"}
+    about = {"columns": [], "balanced_accuracy": figure, "difference": {"balanced_accuracy": figure}}
+    kinds = ("mean_pool", "bag_size", "permuted_labels")
+    result = {
+        "level": 0.95,
+        "chance": {"balanced_accuracy": 1 / 3, "auroc_macro": 0.5},
+        "model": {"balanced_accuracy": figure},
+        "controls": [{"kind": kind, "per_class": classes, **about} for kind in kinds],
+        "increment": None,
+    }
+    warnings, _ = describe(result, people(9))
+    assert sum("from the other classes with AUROC" in text for text in warnings) == told

@@ -10,12 +10,16 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 from toys import CLASSES, made_of, make_store, toy_patients
+from typer.testing import CliRunner
 
 from milkit.bags import BagStore
+from milkit.cli import app
 from milkit.errors import FoldError, SettingsError, StoreError
 from milkit.folds import Folds
 from milkit.mil.crossval import cross_validate
 from milkit.predictions import Attention, Predictions
+from milkit.report.settings import ReportSettings
+from milkit.report.write import write_report
 from milkit.settings import MilSettings, load
 
 
@@ -159,3 +163,40 @@ def test_a_store_without_patients_is_refused(tmp_path: Path) -> None:
 
 def test_settings_yaml_is_plain(run: Path) -> None:
     assert yaml.safe_load((run / "settings.yaml").read_text())["folds"] == 3
+
+
+@pytest.mark.parametrize("target", [[], ["regression:age"]])
+def test_a_fault_in_the_figures_does_not_cost_the_run(
+    toy_store: BagStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: list[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        msg = "P03 is not finite"
+        raise ValueError(msg)
+
+    monkeypatch.setattr("milkit.mil.crossval.summarise", broken)
+    monkeypatch.setattr("milkit.mil.crossval_targets.regression_figures", broken)
+    run, settings = tmp_path / "run", {"folds": 3, "bootstrap": 100, "target": target, "training": {"max_epochs": 1}}
+    metrics = cross_validate(toy_store, MilSettings.model_validate(settings), run)
+    sentence = (
+        "The figures of this run failed (ValueError; the traceback is in log.txt): its heads, predictions and "
+        "attention are kept, and no figure of them."
+    )
+    assert (metrics["failed"], metrics["warning"], metrics["n_patients"]) == ("ValueError", sentence, 18)
+    assert json.loads((run / "metrics.json").read_text()) == metrics
+    for name in ("predictions.csv", "attention.parquet", "provenance.json", "controls.json"):
+        assert (run / name).is_file()
+    log = (run / "log.txt").read_text()
+    assert "in broken" in log
+    assert "P03" not in log
+    assert sentence in write_report(run, ReportSettings()).read_text(encoding="utf-8")
+
+
+def test_the_command_says_that_the_figures_failed_and_ends_with_3(
+    toy_store: BagStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("milkit.mil.crossval.summarise", lambda *_, **__: 1 / 0)
+    arguments = ["--workspace", str(tmp_path / "w"), "train-mil", "--store", str(toy_store.path), "--folds", "3"]
+    done = CliRunner().invoke(app, [*arguments, "--set", "training.max_epochs=1", "--name", "r"])
+    assert done.exit_code == 3
+    assert "The figures of this run failed (ZeroDivisionError; the traceback is in log.txt)" in done.stdout
+    assert done.stdout.splitlines()[-1].endswith("runs/r")

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from toys import CLASSES, make_store, toy_patients
 from typer.testing import CliRunner
 
-from milkit.audit.subject import Audited
 from milkit.bags import BagStore
 from milkit.cli import app
 from milkit.compare import compare_runs
@@ -308,7 +307,6 @@ def test_a_split_without_events_in_training_leaves_no_run(store: BagStore, tmp_p
 READERS = {
     "report": read_results,
     "compare": lambda run: compare_runs([run, run.parent]),
-    "audit": Audited.read,
     "explain": lambda run: read_heads(run, "cpu"),
 }
 

@@ -20,8 +20,9 @@ from milkit.explain.settings import ExplainSettings
 from milkit.explain.table import Explanations
 from milkit.explain.verb import explain
 from milkit.folds import Folds, Split, patients_digest
+from milkit.mil.candidates import candidates, with_default_candidates
 from milkit.mil.crossval import cross_validate
-from milkit.mil.tuning import Score, Tuning, candidates, inner_folds, sentence, with_default_candidates
+from milkit.mil.tuning import Score, Tuning, inner_folds, sentence
 from milkit.report.results import read_results
 from milkit.report.summary import method
 from milkit.runs import read_json

@@ -172,3 +172,19 @@ def test_where_a_share_is_near_its_end_they_cover_it_more_often_than_percentile_
         covered += [low <= truth <= high, plain_low <= truth <= plain_high]
     assert covered[0] >= covered[1] + 6
     assert covered[0] / 300 >= 0.89
+
+
+def test_a_metric_that_many_resamples_leave_undefined_has_no_interval() -> None:
+    """Of five patients the metric needs a certain one, whom a third of the resamples lack."""
+
+    def metric(weights: np.ndarray) -> np.ndarray:
+        return np.where(weights[:, 0] > 0, weights[:, 1], np.nan)
+
+    found = bca_estimate(metric, np.zeros(5, dtype=np.int64), n_resamples=300)
+    assert found.estimate == 1
+    assert np.isnan([found.ci_low, found.ci_high]).all()
+
+
+def test_an_undefined_metric_has_no_interval() -> None:
+    found = bca_estimate(lambda weights: np.full(len(weights), np.nan), np.zeros(5, dtype=np.int64), n_resamples=100)
+    assert np.isnan(found).all()

@@ -29,16 +29,6 @@ from milkit.settings import MilSettings, TrainingSettings
 from milkit.survival.verb import analyse_survival, write_survival
 
 
-@pytest.fixture
-def risk_run(tmp_path: Path) -> Path:
-    return write_run(tmp_path / "run", risk_table(RISK, TIME, EVENT))
-
-
-@pytest.fixture
-def class_run(tmp_path: Path) -> Path:
-    return write_run(tmp_path / "run", class_table(CLASS, CLASSES), patients())
-
-
 def analysed(run: Path, **options: Any) -> dict[str, Any]:
     return analyse_survival(run, **options).result
 

@@ -21,16 +21,6 @@ from milkit.errors import MilkitError, RunError, SettingsError, UnknownName
 from milkit.survival.verb import write_survival
 
 
-@pytest.fixture
-def risk_run(tmp_path: Path) -> Path:
-    return write_run(tmp_path / "run", risk_table(RISK, TIME, EVENT))
-
-
-@pytest.fixture
-def class_run(tmp_path: Path) -> Path:
-    return write_run(tmp_path / "run", class_table(CLASS, CLASSES), patients())
-
-
 def refused(kind: type[MilkitError], run: Path, **options: Any) -> str:
     with pytest.raises(kind) as error:
         write_survival(run, **options)

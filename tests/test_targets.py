@@ -232,11 +232,6 @@ def test_a_covariate_is_no_target() -> None:
         _chosen("regression:age", covariates=["age"])
 
 
-def test_tuning_is_refused_with_a_target() -> None:
-    with pytest.raises(SettingsError, match=r"--tune chooses by how well classes are told apart, and the target is"):
-        _chosen("regression:age", tune={"training.learning_rate": [1e-3, 1e-4]})
-
-
 def test_folds_are_balanced_by_the_first_target_and_leave_out_who_has_none() -> None:
     strata = stratify(_chosen("survival"), TABLE)["label"]
     assert list(strata.index) == [f"P{n}" for n in range(7)]
@@ -327,3 +322,8 @@ def test_a_column_of_one_value_has_no_number_s_figures() -> None:
 
 def test_regression_learns_nothing_from_one_value() -> None:
     assert Regression("age", ("age",)).lacks(np.ones((3, 1))) == "two different values"
+
+
+def test_patients_who_all_had_the_event_are_shared_out_by_its_time() -> None:
+    outcomes = np.column_stack([[1.0, 9.0, 2.0, 8.0], np.ones(4)])
+    assert Survival("survival", ("time", "event")).strata(outcomes) == ["early", "late", "early", "late"]

@@ -17,8 +17,12 @@ from milkit.audit.pooled import Pooled, pool
 from milkit.audit.scores import AUROC_MACRO, BALANCED_ACCURACY, Scorer
 from milkit.audit.simple_models import PENALTIES, logistic, rows_of, standardised, tested
 from milkit.audit.subject import Audited
+from milkit.audit.verdicts import exceeds, matters
+from milkit.figure_text import with_interval
 from milkit.folds import Folds
+from milkit.statistics.association import cramers_v
 from milkit.statistics.out_of_fold import Resamples
+from milkit.survival.curves import log_rank
 
 SERIOUS = ("site", "scanner", "number of cells")
 """What says nothing of a patient, so that a model must not use it; age and sex are only noted."""
@@ -55,14 +59,28 @@ def about_confounders(audited: Audited) -> Iterator[AuditFinding]:
         yield AuditFinding("note", "not-assessed", text)
 
 
-def association(first: "pd.Series[Any]", second: "pd.Series[Any]") -> float:
-    """Cramér's V of two columns of categories, 0 to 1: sqrt(chi² / (n min(rows - 1, columns - 1))); NaN for one row."""
-    table = pd.crosstab(first, second).to_numpy(dtype=np.float64)
-    if min(table.shape) < 2:
-        return float("nan")
-    expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0, keepdims=True) / table.sum()
-    chi_square = float(((table - expected) ** 2 / expected).sum())
-    return float(np.sqrt(chi_square / (table.sum() * (min(table.shape) - 1))))
+def tie(levels: "pd.Series[str]", predictions: pd.DataFrame, level: float) -> str:
+    """How closely a column is tied to what the run predicts, in words.
+
+    Of classes and of numbers, above their median or not, Cramér's V; of survival the p value of the log-rank test.
+
+    Args:
+        levels: The column's categories by patient.
+        predictions: Rows of ``predictions.csv``.
+        level: Of the interval.
+    """
+    known = predictions.groupby("patient_id")[["time", "event"] if "time" in predictions else ["label"]].first()
+    known = known[known.index.isin(levels.index)]
+    own = levels.reindex(known.index)
+    if "time" in known:
+        time, event = known["time"].to_numpy(dtype=np.float64), known["event"].to_numpy() > 0
+        found = log_rank(time, event, own.to_numpy(dtype=object))
+        return "its tie to survival cannot be told" if found is None else f"survival differs with p {_p(found['p'])}"
+    label, what = known["label"], "label"
+    if pd.api.types.is_numeric_dtype(label):
+        label, what = label > label.median(), "value that is predicted, above its median or not,"
+    v = cramers_v(own, label, level)._asdict()
+    return f"its tie to the {what} is {with_interval(v, level=level, nothing='undefined')} (Cramér's V)"
 
 
 def _levels(values: "pd.Series[Any]") -> "pd.Series[str]":
@@ -90,18 +108,18 @@ def _told(audited: Audited, bags: Pooled, name: str, levels: "pd.Series[str]") -
     scores = scorer.score(tested(held_out, splits, np.arange(len(labels))))
     accuracy, auroc = scorer.figure(scores, BALANCED_ACCURACY), scorer.figure(scores, AUROC_MACRO)
     chance = 1 / len(classes)
-    above = accuracy["ci_low"] is not None and accuracy["ci_low"] > chance
-    tie = association(levels, bags.patients.loc[levels.index, "label"])
-    level: Level = "warning" if above and (name in SERIOUS or name == settings.by) else "note"
+    apart = matters(accuracy, chance)
+    level: Level = "warning" if apart and (name in SERIOUS or name == settings.by) else "note"
     what = f"whether the {name} is above the median" if "above the median" in classes else f"the {name}"
-    told = f"The bags tell {what}" if above else f"The bags are not shown to tell {what}"
+    verb = "tell" if apart else "hardly tell" if exceeds(accuracy, chance) else "are not shown to tell"
     return AuditFinding(
         level,
         "confounder",
-        f"{told}: balanced accuracy {_figure(accuracy, settings.level)}, chance {chance:.2f}, macro AUROC "
-        f"{auroc['estimate']:.2f}, over {len(levels)} patients; its tie to the label is {tie:.2f} (Cramér's V).",
+        f"The bags {verb} {what}: balanced accuracy {with_interval(accuracy, level=settings.level)}, chance "
+        f"{chance:.2f}, macro AUROC {auroc['estimate']:.2f}, over {len(levels)} patients; "
+        f"{tie(levels, audited.tables[0], settings.level)}.",
     )
 
 
-def _figure(figure: dict[str, float | None], level: float) -> str:
-    return f"{figure['estimate']:.2f} ({100 * level:g} % CI {figure['ci_low']:.2f} to {figure['ci_high']:.2f})"
+def _p(value: float) -> str:
+    return "below 0.001 (log-rank)" if value < 0.001 else f"{value:.3f} (log-rank)"

@@ -24,17 +24,15 @@ Intervals resample tested patients and take the fitted models as they are; those
 shuffles of the labels.
 """
 
-import logging
-import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from milkit.audit.columns import covariate_columns, differential_columns
-from milkit.audit.control_sentences import describe, listed
+from milkit.audit.control_sentences import column_names, describe
 from milkit.audit.increment import increment
-from milkit.audit.pooled import pool
+from milkit.audit.pooled import Pooled, pool
 from milkit.audit.scores import HEADLINES, Scores
 from milkit.audit.simple_models import PENALTIES, Inputs, of_covariates, of_sizes, permuted, standardised, tested
 from milkit.audit.study import Study, make_study
@@ -42,6 +40,7 @@ from milkit.bags import BagStore
 from milkit.errors import MilkitError
 from milkit.folds import Folds
 from milkit.predictions import Predictions
+from milkit.runs import log_failure
 from milkit.settings import MilSettings
 
 FORMAT, VERSION = "milkit-controls", 1
@@ -49,10 +48,8 @@ PERMUTATIONS = 10
 """Shuffles of the labels over all repeats together, at least: a single one may be far from chance by luck."""
 MOST_COLUMNS = 10
 """Covariates that have a control of their own, at most."""
-
-_NAMES = {"covariates": "covariates, such as age or sex", "differential": "differential count (pb_… or bm_…)"}
-
-log = logging.getLogger(__name__)
+NAMES = {"covariates": "covariates, such as age or sex", "differential": "differential count (pb_… or bm_…)"}
+"""Of controls that a table of patients may not have."""
 
 
 class Control(NamedTuple):
@@ -90,14 +87,21 @@ def run_controls(
     Returns:
         The content of ``controls.json``, see above.
     """
-    study = make_study(pool(store), folds, predictions, settings)
+    return controls_of(pool(store), folds, predictions, settings, validated)
+
+
+def controls_of(
+    bags: Pooled, folds: Folds, predictions: Predictions, settings: MilSettings, validated: Predictions | None = None
+) -> dict[str, Any]:
+    """Like ``run_controls``, of the bags of patients who all have a label."""
+    study = make_study(bags, folds, predictions, settings)
     model = study.of_run([predictions, *([validated] if validated else [])])
     scores, absent = study.score(model), list[str]()
     declared = tuple(settings.covariates)
-    there = covariate_columns(store.patients)
+    there = covariate_columns(bags.patients)
     columns = declared or _known_in_all(study, there)
     if lost := [name for name in there if name not in columns and not declared]:
-        absent.append(f"No control uses {listed(lost)}: some split has no training patient whose value is known.")
+        absent.append(f"No control uses {column_names(lost)}: some split has no training patient whose value is known.")
     controls = _controls(study, columns, absent)
     alone = next((control.scores for control in controls if control.kind == "covariates"), None)
     added = increment(study, columns, None if declared else model, scores, alone) if alone else None
@@ -132,15 +136,13 @@ def controls_or_failure(
         return run_controls(store, folds, predictions, settings, validated)
     except Exception as error:
         kind = type(error).__name__
-        named = any(str(name) in str(error) for name in store.patients.index)
-        message = "its message names a patient and is left out" if named else str(error)
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        log.error("The controls failed, and the run goes on without them: %s: %s\n%s", kind, message, frames)
+        log_failure("The controls failed", error, store.patients.index)
         sentence = (
             f"The controls beside this run failed ({kind}; the traceback is in log.txt), so that it cannot be told "
             "whether age, sex or the number of cells alone would do as well."
         )
-        study = {"n_patients": metrics["n_patients"], "model": {name: _bare(metrics[name]) for name in HEADLINES}}
+        model = {name: _bare(metrics[name]) for name in HEADLINES if name in metrics}
+        study = {"n_patients": metrics["n_patients"], "model": model}
         nothing: dict[str, Any] = {"controls": [], "increment": None, "absent": []}
         said = {"warnings": [sentence], "sentences": [sentence], "failed": kind}
         return _facts(folds, settings) | study | nothing | said
@@ -183,19 +185,19 @@ def _controls(study: Study, columns: Sequence[str], absent: list[str]) -> list[C
     for kind, title, used in wanted:
         if not used:
             if not absent or kind != "covariates":
-                absent.append(f"The table of patients has no {_NAMES[kind]}, so there is no such control.")
+                absent.append(f"The table of patients has no {NAMES[kind]}, so there is no such control.")
             continue
         try:
             controls.append(Control(kind, title, used, study.score(study.fit(of_covariates(patients, used))[0])))
         except MilkitError as error:
-            absent.append(f"There is no control on {listed(used)}: {error}")
+            absent.append(f"There is no control on {column_names(used)}: {error}")
     if len(columns) > MOST_COLUMNS:
         absent.append(f"Only the first {MOST_COLUMNS} of {len(columns)} covariates have a control of their own.")
     return [*controls, _permuted(study, means, penalties)]
 
 
 def _title(columns: Sequence[str]) -> str:
-    text = listed(columns)
+    text = column_names(columns)
     return text[:1].upper() + text[1:]
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from milkit.audit.findings import AuditFinding, Level, Name
 from milkit.audit.subject import Audited
 from milkit.audit.twins import Pairs, feature_twins, same_files
+from milkit.bags import image_paths
 from milkit.check.fingerprint import near_pairs
 from milkit.check.images import DARK, FLAT
 from milkit.check.reading import read_cells
@@ -63,7 +64,8 @@ def _near(audited: Audited, owner: Ints, kept: Path | None) -> tuple[Pairs | Non
     if root is None or not Path(root).is_dir():
         return None, "the images are not where the store says, or it was imported"
     chosen = np.flatnonzero(owner >= 0)
-    reading = read_cells(Path(root), audited.store.cells.iloc[chosen].reset_index(drop=True), kept)
+    cells = audited.store.cells.assign(path=image_paths(audited.store)).iloc[chosen].reset_index(drop=True)
+    reading = read_cells(Path(root), cells, kept)
     records = reading.records
     distinct = ~records["constant"] & (records["brightest"] >= DARK) & (records["contrast"] >= FLAT)
     distinct[list(reading.reasons)] = False

@@ -48,7 +48,8 @@ def _own_models(audited: Audited) -> Iterator[AuditFinding]:
     """Predictions by a model of a fold whose training or validation knew the patient, or of no such fold."""
     keys = ["patient_id", "repeat", "fold"]
     tested = audited.folds.loc[audited.folds["role"] == "test", keys].drop_duplicates()
-    found = audited.predictions.table[keys].merge(tested, on=keys, how="left", indicator=True)
+    predicted = pd.concat([table[keys] for table in audited.tables], ignore_index=True)
+    found = predicted.merge(tested, on=keys, how="left", indicator=True)
     if people := sorted(set(found.loc[found["_merge"] == "left_only", "patient_id"].astype(str))):
         text = (
             f"{several(people, 'patient', 'was', 'were')} predicted by a fold that does not test them, so that its "

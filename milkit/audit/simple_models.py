@@ -104,7 +104,7 @@ def logistic(
     chosen = []
     for number, split in enumerate(splits):
         values, others = inputs(split.train), np.concatenate([split.validation, split.test])
-        coordinates = _rotated(values, split.train)
+        coordinates = rotated(values, split.train)
         best = float("inf")
         for penalty in penalties:
             own, c = (coordinates[split.train], labels[split.train]), penalty / max(values.shape[1], 1)
@@ -137,7 +137,7 @@ def permuted(
     held_out = np.full((n_permutations, len(splits), len(labels), n_classes), np.nan)
     for number, (split, penalty) in enumerate(zip(splits, penalties, strict=True)):
         raw = inputs(split.train)
-        values, c = _rotated(raw, split.train), penalty / max(raw.shape[1], 1)
+        values, c = rotated(raw, split.train), penalty / max(raw.shape[1], 1)
         for permutation in range(n_permutations):
             shuffled = np.random.default_rng([seed, number, permutation]).permutation(labels[split.train])
             fitted = _fit(values[split.train], shuffled, values[split.test], c, n_classes, balanced=balanced)
@@ -168,7 +168,7 @@ def cross_entropy(probabilities: Floats, labels: Ints) -> float:
     return float(np.mean([of_patient[labels == label].mean() for label in np.unique(labels)]))
 
 
-def _rotated(values: Floats, train: Ints) -> Floats:
+def rotated(values: Floats, train: Ints) -> Floats:
     """The same inputs in coordinates of the training patients' span, where they have fewer numbers.
 
     A penalty on the squared weights does not see a rotation, and weights outside the span are 0, so that the fit is the

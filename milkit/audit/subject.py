@@ -1,5 +1,6 @@
 """A run as an audit reads it: also where its files break the rules that other commands insist on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ class Audited:
         path: The run folder.
         settings: Of the run.
         folds: The rows of ``folds.csv`` as they are: patient_id, repeat, fold, role.
-        predictions: Of tested patients.
+        tables: Predictions of tested patients, a table for each target; the first is that which the folds balance.
         provenance: Software and digests.
         store: Behind the run.
     """
@@ -32,7 +33,7 @@ class Audited:
     path: Path
     settings: MilSettings
     folds: pd.DataFrame
-    predictions: Predictions
+    tables: list[pd.DataFrame]
     provenance: dict[str, Any]
     store: BagStore
 
@@ -47,8 +48,14 @@ class Audited:
         if missing := [name for name in ("patient_id", "repeat", "fold", "role") if name not in folds]:
             msg = f"{run / 'folds.csv'} lacks {', '.join(missing)}; make the run again with `milkit train-mil`."
             raise RunError(msg)
-        predictions = Predictions.load(run / "predictions.csv")
-        return cls(run, settings, folds, predictions, read_json(run / "provenance.json"), BagStore.open(path))
+        several = [run / f"predictions.{name}.csv" for name in (read_json(run / "metrics.json").get("targets") or ())]
+        tables = [Predictions.load(file, any_target=True).table for file in several or [run / "predictions.csv"]]
+        return cls(run, settings, folds, tables, read_json(run / "provenance.json"), BagStore.open(path))
+
+    @property
+    def encoders(self) -> list[Mapping[str, Any]]:
+        """What is known of each encoder that a fold could choose, or of the one."""
+        return self.provenance.get("encoders") or [self.store.attributes]
 
     @property
     def patients(self) -> list[str]:

@@ -43,15 +43,21 @@ def audit_run(run: Path, *, images: bool = True, kept: Path | None = None) -> li
 
 
 def _about_encoder(audited: Audited) -> Iterator[AuditFinding]:
-    attributes = audited.store.attributes
-    for name in seen_in_pretraining(attributes):
+    for own in audited.encoders:
+        for name in seen_in_pretraining({**audited.store.attributes, **own}):
+            text = (
+                f"The encoder {own['encoder']} has seen images of {name} (wholly or in part) in its pre-training, so "
+                "that results may be better than on images that are new to it; compare with an encoder that has not."
+            )
+            yield AuditFinding("warning", "encoder-overlap", text)
+        if own.get("encoder_seen") is None:
+            text = f"What the encoder {own['encoder']} has seen in its pre-training is not known."
+            yield AuditFinding("note", "not-assessed", text)
+    if len(audited.encoders) > 1:
         text = (
-            f"The encoder {attributes['encoder']} has seen images of {name} (wholly or in part) in its pre-training, "
-            "so that results may be better than on images that are new to it; compare with an encoder that has not."
+            f"Each fold chose among {len(audited.encoders)} encoders; copies of cells and confounders are looked for "
+            f"in the features of {audited.store.attributes['encoder']} alone."
         )
-        yield AuditFinding("warning", "encoder-overlap", text)
-    if attributes.get("encoder_seen") is None:
-        text = f"What the encoder {attributes['encoder']} has seen in its pre-training is not known."
         yield AuditFinding("note", "not-assessed", text)
 
 

@@ -1,25 +1,36 @@
 """VERB bags -> folds -> heads -> predictions, attention and metrics: all folds, repeats and seeds from memory."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from milkit.audit.controls import controls_or_failure
-from milkit.bags import BagStore
+from milkit.bags import BagStore, study_patients
 from milkit.covariates import check_columns
 from milkit.encoder import choose_device
 from milkit.errors import StoreError
 from milkit.folds import Folds, Split, refuse_unequal_repeats
 from milkit.mil.batches import Bags
+from milkit.mil.candidate_stores import CandidateStores, Loaded
 from milkit.mil.crossval_targets import cross_validate_targets
 from milkit.mil.fusion import Fusion
 from milkit.mil.heads import build_head
-from milkit.mil.run_files import attention_rows, dump_of, provenance_of, save_head
+from milkit.mil.run_files import (
+    attention_rows,
+    controls_note,
+    controls_store,
+    dump_of,
+    figures_or_failure,
+    provenance_of,
+    save_head,
+)
 from milkit.mil.train import Examples, TrainedHead, predict, train_head
 from milkit.mil.tuning import Choice, Floats, Tuning
 from milkit.predictions import Attention, Predictions
@@ -68,25 +79,26 @@ def cross_validate(store: BagStore, settings: MilSettings, run: Path, folds: Fol
     classes = _classes(store)
     if targets := choose_targets(settings, store.patients, classes):
         return cross_validate_targets(store, targets, settings, run, folds)
-    folds = folds or make_folds(store.patients, settings)
+    folds = folds or make_folds(store.patients, settings, partial(study_patients, store))
     refuse_unequal_repeats(folds.tested)
     declared = Declared(settings.prevalence, settings.thresholds, settings.specificity, settings.training.class_weights)
     declared.check(classes)
     check_columns(store.patients, settings.covariates)
     # A head that cannot be made is refused before anything is read.
-    tuning = Tuning.of(store.patients, classes, folds, settings)
+    stores = CandidateStores.of(store, settings)
+    tuning = Tuning.of(store.patients, classes, folds, settings, stores.names)
     for candidate in tuning.candidates:
-        build_head(candidate.head, store.dim, len(classes), len(candidate.covariates))
+        build_head(candidate.head, stores.dim(candidate), len(classes), len(candidate.covariates))
     with whole_folder(run) as folder, log_to(folder / "log.txt"):
         write_text(folder / "settings.yaml", dump_of(store, settings))
         folds.save(folder / "folds.csv")
-        bags = Bags.load(store, choose_device(settings.device))
-        digest = str(store.attributes["encoder_digest"])
-        held_out = _all_folds(bags, store.patients, classes, folds, tuning, folder / "heads", digest)
+        loaded = stores.load(choose_device(settings.device))
+        held_out = _all_folds(loaded, store.patients, classes, folds, tuning, folder / "heads")
         predictions = held_out.predictions
         predictions.save(folder / "predictions.csv")
         held_out.attention.save(folder / "attention.parquet")
-        metrics = summarise(
+        figures = partial(
+            summarise,
             predictions,
             n_bootstrap=settings.bootstrap,
             level=settings.level,
@@ -94,15 +106,19 @@ def cross_validate(store: BagStore, settings: MilSettings, run: Path, folds: Fol
             declared=declared,
             by_seed=held_out.by_seed,
             validated=held_out.validated,
-        ) | {"folds_digest": folds.digest}
+        )
+        metrics = figures_or_failure(figures, predictions.table, store.patients.index) | {"folds_digest": folds.digest}
         if settings.tune:
             metrics |= {"tuning": tuning.summary(held_out.choices)}
             write_json(folder / "tuning.json", tuning.record(held_out.choices))
         write_json(folder / "metrics.json", metrics)
         if settings.controls:
-            found = controls_or_failure(store, folds, predictions, settings, held_out.validated, metrics)
-            write_json(folder / "controls.json", found)
-        write_json(folder / "provenance.json", provenance_of(store, folds, tuning))
+            pooled = controls_store(stores, held_out.choices)
+            with threadpool_limits(1, user_api="blas"):  # matrices of patients: more threads would wait for each other
+                found = controls_or_failure(pooled, folds, predictions, settings, held_out.validated, metrics)
+            absent = [*found["absent"], *controls_note(stores, pooled)]
+            write_json(folder / "controls.json", found | {"absent": absent})
+        write_json(folder / "provenance.json", provenance_of(list(stores.stores.values()), folds, tuning))
     return metrics
 
 
@@ -119,13 +135,12 @@ def _classes(store: BagStore) -> tuple[str, ...]:
 
 
 def _all_folds(
-    bags: Bags,
+    loaded: Mapping[Path | None, Loaded],
     patients: pd.DataFrame,
     classes: tuple[str, ...],
     folds: Folds,
     tuning: Tuning,
     heads: Path,
-    encoder_digest: str,
 ) -> HeldOut:
     """Train and test every split with every seed, by the settings that are chosen in the split."""
     heads.mkdir()
@@ -134,7 +149,7 @@ def _all_folds(
     rows, stopped, cells, of_seeds = [], [], [], list[list[pd.DataFrame]]([] for _ in range(seeds))
 
     def trial(inner: Split, candidate: MilSettings) -> Floats:
-        fusion = Fusion.of(patients, inner, candidate.covariates)
+        bags, fusion = loaded[candidate.store].bags, Fusion.of(patients, inner, candidate.covariates)
         model = _train_on(bags, labels, classes, inner, candidate, 0, fusion).model
         tested = predict(model, bags, bags.indices(inner.test), fusion.values(inner.test))
         return torch.stack([p for p, _ in tested]).double().numpy()
@@ -143,6 +158,7 @@ def _all_folds(
         for split in splits:
             choices.append(tuning.choose(split, trial, advance))
             settings = choices[-1].settings
+            bags, encoder_digest = loaded[settings.store]
             probabilities, validated = [], []
             fusion = Fusion.of(patients, split, settings.covariates)
             for number in range(seeds):

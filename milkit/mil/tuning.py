@@ -10,30 +10,37 @@ are many where patients are few, the lowest log-loss; then the candidate that wa
 the mean recall of the classes, the log-loss is the mean over the classes of that of their patients:
 
     L = 1/C sum_c 1/n_c sum_{i in c} -ln p_i(c)
+
+Of other targets the lowest loss is chosen, the one that training lowers: a model's loss of the patients that it tests
+in an inner fold, averaged over the inner folds by how many patients (of survival: events) each has, and then summed
+over the targets. Losses are not pooled, since risks of two models have no common zero.
 """
 
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import ValidationError
 
-from milkit.errors import FoldError, SettingsError
+from milkit.errors import FoldError
 from milkit.folds import Folds, Split, patients_digest
+from milkit.mil.candidates import ENCODER, candidates, named, plain_value, short
 from milkit.progress import Advance
-from milkit.settings import Component, MilSettings, TrainingSettings, assign, find_recipe, load
+from milkit.settings import MilSettings
 from milkit.splitting import make_folds
 from milkit.statistics.discrimination import balanced_accuracy
 
 Floats = npt.NDArray[np.float64]
 Trial = Callable[[Split, MilSettings], Floats]
-"""Train by some settings on an inner split, and give the class probabilities of its test patients, (n, C)."""
+"""Train by some settings on an inner split, and give what the score of a candidate is made from.
+
+Of classes: the probabilities of its test patients, (n, C). Of other targets: (T, 2), the loss of each target over its
+test patients, and how many of them it is of.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +66,30 @@ class Score(NamedTuple):
         # Recalls that are equal in another order may differ in the last digit of their mean.
         return cls(round(float(accuracy[0]), 12), float(np.mean(of_classes)))
 
+    @property
+    def order(self) -> tuple[float, ...]:
+        """Lower is better."""
+        return -self.balanced_accuracy, self.log_loss
+
+
+class Loss(NamedTuple):
+    """Of one candidate over the inner folds of a split, for targets other than the cohort's classes."""
+
+    loss: float
+
+    @classmethod
+    def of(cls, parts: Sequence[Floats]) -> "Loss":
+        """From each inner fold's loss and weight of each target, (T, 2)."""
+        losses, weights = np.moveaxis(np.stack(parts), 2, 0)  # (folds, T) each
+        total = weights.sum(axis=0)
+        means = np.divide((losses * weights).sum(axis=0), total, out=np.zeros(len(total)), where=total > 0)
+        return cls(float(means.sum()))
+
+    @property
+    def order(self) -> tuple[float, ...]:
+        """Lower is better."""
+        return (self.loss,)
+
 
 class Choice(NamedTuple):
     """What one split is trained with: candidate ``number``. Without a choice there are no ``scores`` of candidates."""
@@ -66,7 +97,7 @@ class Choice(NamedTuple):
     split: Split
     settings: MilSettings
     number: int
-    scores: list[Score]
+    scores: list[Score] | list[Loss]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,29 +107,47 @@ class Tuning:
     Attributes:
         settings: Of the run.
         candidates: Its settings with each combination of ``tune``; without one, they alone.
-        labels: Positions of the patients' classes; index patient_id.
+        labels: Positions of the patients' classes; index patient_id. None where the target is another.
         inner: The inner folds of each outer split, by repeat and fold; empty without ``tune``.
+        encoders: Names of those of the stores among the candidates, by path.
     """
 
     settings: MilSettings
     candidates: list[MilSettings]
-    labels: "pd.Series[int]"
+    labels: "pd.Series[int] | None"
     inner: dict[tuple[int, int], Folds]
+    encoders: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, patients: pd.DataFrame, classes: Sequence[str], folds: Folds, settings: MilSettings) -> "Tuning":
+    def of(
+        cls,
+        patients: pd.DataFrame,
+        classes: Sequence[str] | None,
+        folds: Folds,
+        settings: MilSettings,
+        encoders: Mapping[str, str] | None = None,
+        strata: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
+    ) -> "Tuning":
         """Make candidates and inner folds.
+
+        Args:
+            patients: With the class in ``label``.
+            classes: In the order of the outputs; None where the target is another.
+            folds: The outer ones.
+            settings: Of the run.
+            encoders: Names of those of the stores that ``tune`` names, by path.
+            strata: Of a training part alone, puts what inner folds on another target are balanced by into ``label``.
 
         Raises:
             SettingsError: ``tune`` names what cannot be chosen, a value that cannot be, or a single candidate.
             FoldError: Too few patients for the inner folds of a split.
         """
-        labels = patients["label"].map({name: c for c, name in enumerate(classes)})
+        labels = None if classes is None else patients["label"].map({name: c for c, name in enumerate(classes)})
         if not settings.tune:
             return cls(settings, [settings], labels, {})
         found = candidates(settings)
-        inner = {(split.repeat, split.fold): inner_folds(patients, split, settings) for split in folds.splits()}
-        return cls(settings, found, labels, inner)
+        inner = {(split.repeat, split.fold): inner_folds(patients, split, settings, strata) for split in folds.splits()}
+        return cls(settings, found, labels, inner, encoders or {})
 
     def n_models(self, outer: int) -> int:
         """All trainings of a run, of which ``outer`` are those of the outer splits."""
@@ -108,7 +157,8 @@ class Tuning:
         """Compare the candidates within one outer split; ``trial`` is called for no patient that the split tests."""
         if not self.inner:
             return Choice(split, self.settings, 0, [])
-        scores, inner = [], list(self.inner[split.repeat, split.fold].splits())
+        scores: list[Any] = []
+        inner = list(self.inner[split.repeat, split.fold].splits())
         tested = [name for own in inner for name in own.test]
         log.info("%s: %d candidates are compared by %d inner folds", split.name, len(self.candidates), len(inner))
         for candidate in self.candidates:
@@ -118,9 +168,12 @@ class Tuning:
             for own in inner:
                 parts.append(trial(own, seeded))
                 advance()
-            scores.append(Score.of(np.asarray(self.labels[tested], dtype=np.int64), np.concatenate(parts)))
+            if self.labels is None:
+                scores.append(Loss.of(parts))
+            else:
+                scores.append(Score.of(np.asarray(self.labels[tested], dtype=np.int64), np.concatenate(parts)))
         number = _best(scores)
-        log.info("%s: chosen is %s", split.name, _named(self.candidates[number]))
+        log.info("%s: chosen is %s", split.name, named(self.candidates[number], self.encoders))
         return Choice(split, self.candidates[number], number, scores)
 
     def fitted_on(self, split: Split) -> dict[str, str]:
@@ -158,60 +211,22 @@ class Tuning:
         }
 
     def _values(self, number: int) -> dict[str, Any]:
-        return {key: _plain(self.candidates[number], key) for key in self.settings.tune}
+        return {key: plain_value(self.candidates[number], key, self.encoders) for key in self.settings.tune}
 
 
-def candidates(settings: MilSettings) -> list[MilSettings]:
-    """The settings with each combination of the values that ``tune`` names; a ``SettingsError`` says what is wrong."""
-    # Whether probabilities are to be those of the classes' shares is no question of performance.
-    known = [f"training.{name}" for name in TrainingSettings.model_fields if name != "class_weights"]
-    for key in settings.tune:
-        if key not in known and key.partition(".")[0] != "head":
-            msg = (
-                f"tune names '{key}', which inner folds cannot choose; name head, an argument of it such as "
-                f"head.hidden_dim, or one of {', '.join(known)}."
-            )
-            raise SettingsError(msg)
-    found: list[MilSettings] = []
-    for values in product(*settings.tune.values()):
-        # A head before its arguments, whatever the order in the recipe.
-        candidate = _with(settings, dict(sorted(zip(settings.tune, values, strict=True))))
-        if candidate in found:
-            msg = f"tune names {_named(candidate)} twice, where candidates must differ; leave one of the two out."
-            raise SettingsError(msg)
-        found.append(candidate)
-    if len(found) < 2:
-        msg = (
-            f"tune names a single candidate, {_named(found[0])}, where a choice needs two or more; add a value, or set "
-            "it without tune."
-        )
-        raise SettingsError(msg)
-    return found
-
-
-def with_default_candidates(settings: MilSettings) -> MilSettings:
-    """The candidates of the recipe ``tuned`` where the settings name none, without those that they settle already."""
-    if settings.tune:
-        return settings
-    grid = load(MilSettings, find_recipe("mil", "tuned"), {}).tune
-    settled = {*settings.model_fields_set, *(f"training.{name}" for name in settings.training.model_fields_set)}
-    left = {key: values for key, values in grid.items() if key not in settled}
-    if not left:
-        msg = (
-            f"--tune was given, and all that it chooses by default ({', '.join(grid)}) is set already; leave a setting "
-            "out, or name candidates with tune."
-        )
-        raise SettingsError(msg)
-    return settings.model_copy(update={"tune": left})
-
-
-def inner_folds(patients: pd.DataFrame, split: Split, settings: MilSettings) -> Folds:
+def inner_folds(
+    patients: pd.DataFrame,
+    split: Split,
+    settings: MilSettings,
+    strata: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
+) -> Folds:
     """Split the training and validation patients of a split as the outer splits were made, into ``tune_folds``.
 
     Groups and sites stay together. Published folds say nothing of inner ones, which are then stratified by class; and
     so they are where a site was left out and a single one is there to learn from.
     """
     known = patients.loc[[*split.train, *split.validation]].sort_index()
+    known = known if strata is None else strata(known)
     changed: dict[str, Any] = {"folds": settings.tune_folds, "repeats": 1, "folds_file": None}
     changed["seed"] = _inner_seed(settings.seed, split)
     one_site = settings.splits == "leave-site-out" and known[settings.by or "site"].nunique() == 1
@@ -240,52 +255,24 @@ def heads_of(settings: MilSettings, metrics: Mapping[str, Any]) -> list[str]:
     return sorted(set(names)) or [settings.head.name]
 
 
+def encoders_of(metrics: Mapping[str, Any], given: str) -> list[str]:
+    """Names of the encoders behind a run: those that were chosen, or the one that was given."""
+    chosen = [one["settings"].get(ENCODER, given) for one in metrics.get("tuning", {}).get("chosen", [])]
+    return sorted(set(chosen)) or [given]
+
+
 def _told(summary: Mapping[str, Any]) -> Iterator[str]:
     for one in summary["chosen"]:
-        what = " and ".join(f"{key} {_short(value)}" for key, value in one["settings"].items())
+        what = " and ".join(f"{key} {short(value)}" for key, value in one["settings"].items())
         yield f"{what} ({one['splits']} of {summary['n_splits']} splits)"
 
 
-def _best(scores: Sequence[Score]) -> int:
-    return min(range(len(scores)), key=lambda n: (-scores[n].balanced_accuracy, scores[n].log_loss, n))
+def _best(scores: Sequence[Score] | Sequence[Loss]) -> int:
+    return min(range(len(scores)), key=lambda n: (scores[n].order, n))
 
 
 def _inner_seed(seed: int, split: Split) -> int:
     return int(np.random.default_rng([seed, split.repeat, split.fold, 0, 1]).integers(2**31))
-
-
-def _with(settings: MilSettings, values: Mapping[str, Any]) -> MilSettings:
-    changed = settings.model_dump(exclude_unset=True)
-    for key, value in values.items():
-        assign(changed, key, value, MilSettings)
-    try:
-        return MilSettings.model_validate(changed)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        name = ".".join(str(part) for part in fault["loc"])
-        msg = f"A candidate of tune cannot be ({name} {fault['input']!r}: {fault['msg']}); give another value."
-        raise SettingsError(msg) from None
-
-
-def _named(candidate: MilSettings) -> str:
-    return " and ".join(f"{key} {_short(_plain(candidate, key))}" for key in candidate.tune)
-
-
-def _plain(settings: MilSettings, key: str) -> Any:
-    """A value as JSON holds it; a head without arguments is its name."""
-    value: Any = settings
-    for part in key.split("."):
-        value = getattr(value, part)
-    if isinstance(value, Component):
-        return value.model_dump() if value.arguments else value.name
-    return value
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        arguments = ", ".join(f"{name} {_short(own)}" for name, own in value.items() if name != "name")
-        return f"{value['name']} ({arguments})" if "name" in value else arguments
-    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _digests(split: Split) -> dict[str, str]:

@@ -27,6 +27,9 @@ Ints = npt.NDArray[np.int64]
 Metric = Callable[[Floats], Floats]
 """Of patient weights, (B, n) -> (B,); NaN where it is not defined."""
 
+MOST_UNDEFINED = 0.05
+"""Where more of the resamples than this leave a figure undefined, the others are a selection, and make no interval."""
+
 _WEIGHTS_AT_ONCE = 2**22
 
 
@@ -43,6 +46,8 @@ def bca_estimate(
 ) -> Estimate:
     """A metric of all patients, with the BCa interval of a bootstrap within strata.
 
+    No interval (NaN) where the metric is undefined, or is in more than ``MOST_UNDEFINED`` of the resamples.
+
     Args:
         metric: (B, n) -> (B,).
         strata: (n,) the class of each patient, whose sizes every resample keeps; zeros draw from all alike.
@@ -52,6 +57,8 @@ def bca_estimate(
     """
     point = float(metric(np.ones((1, len(strata))))[0])
     resamples = metric(bootstrap_weights(strata, n_resamples, seed))
+    if not np.isfinite(point) or (~np.isfinite(resamples)).mean() > MOST_UNDEFINED:
+        return Estimate(point, float("nan"), float("nan"))
     return Estimate(
         point, *bca_interval(point, resamples, acceleration(leave_one_out(metric, len(strata)), strata), level)
     )

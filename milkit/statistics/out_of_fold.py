@@ -14,16 +14,13 @@ import numpy.typing as npt
 
 from milkit.folds import refuse_unequal_repeats
 from milkit.predictions import Predictions
-from milkit.statistics.bca import Estimate, acceleration, bca_interval, leave_one_out
+from milkit.statistics.bca import MOST_UNDEFINED, Estimate, acceleration, bca_interval, leave_one_out
 from milkit.statistics.intervals import bootstrap_weights, wilson_interval
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 RepeatMetric = Callable[[Ints, Floats, Floats], Floats]
 """Predicted classes (n,), probabilities (n, C) and weights (B, n) of one repeat -> (B, T)."""
-
-_MOST_UNDEFINED = 0.05
-"""Where more of the resamples than this leave a figure undefined, the others are a selection, and make no interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +120,13 @@ class Resamples(NamedTuple):
         n = len(self.strata)
         points, resamples, left_out = metric(np.ones((1, n)))[0], metric(self.weights), leave_one_out(metric, n)
         return [
-            self._estimate(float(points[t]), resamples[:, t], left_out[:, t], n_smallest) for t in range(len(points))
+            self.estimate(float(points[t]), resamples[:, t], left_out[:, t], n_smallest) for t in range(len(points))
         ]
 
-    def _estimate(self, point: float, resamples: Floats, left_out: Floats, n_smallest: int | None) -> Estimate:
+    def estimate(self, point: float, resamples: Floats, left_out: Floats, n_smallest: int | None = None) -> Estimate:
+        """One figure from its value, its resampled values (B,) and those without each patient (n,); see above."""
         nothing = Estimate(point if np.isfinite(point) else float("nan"), float("nan"), float("nan"))
-        if not np.isfinite(point) or (~np.isfinite(resamples)).mean() > _MOST_UNDEFINED:
+        if not np.isfinite(point) or (~np.isfinite(resamples)).mean() > MOST_UNDEFINED:
             return nothing
         low, high = bca_interval(point, resamples, acceleration(left_out, self.strata), self.level)
         if high - low < 1e-12:

@@ -6,7 +6,7 @@ drawn alike and not within classes, since how many have an event, or a high valu
 patients, B weightings.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from milkit.statistics.out_of_fold import Resamples
 Floats = npt.NDArray[np.float64]
 Metric = Callable[[pd.DataFrame, Floats], Floats]
 """Of rows of ``predictions.csv`` and weights of them, (B, rows) -> (B,)."""
+PatientMetric = Callable[[Floats], Floats]
+"""Of weights of patients, (B, n) -> (B, T)."""
 
 
 def survival_figures(table: pd.DataFrame, *, n_bootstrap: int, level: float, seed: int) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def survival_figures(table: pd.DataFrame, *, n_bootstrap: int, level: float, see
     Only patients of one fold are compared, since risks of models of different folds have no common zero. A higher risk
     is an earlier event; 0.5 is chance.
     """
-    figures = _figures(table, {"c_index": _c_index}, n_bootstrap, level, seed)
+    figures = _figures(table, METRICS["risk"], n_bootstrap, level, seed)
     died = table.groupby("patient_id")["event"].first()
     return {**figures, "n_events": int(died.sum())}
 
@@ -39,7 +41,28 @@ def regression_figures(table: pd.DataFrame, *, n_bootstrap: int, level: float, s
     R² is 1 - Σ (label - predicted)² / Σ (label - mean)²; 0 is what the mean of the tested patients gets, and a model
     may be worse than that.
     """
-    return _figures(table, {"mae": _mae, "r2": _r2, "spearman": _spearman}, n_bootstrap, level, seed)
+    return _figures(table, METRICS["predicted"], n_bootstrap, level, seed)
+
+
+def pooled_metric(table: pd.DataFrame, metrics: Mapping[str, Metric]) -> tuple[tuple[str, ...], PatientMetric]:
+    """The patients of a table by their ids, and the metrics as one of weights of these: means over the repeats.
+
+    Args:
+        table: Rows of ``predictions.csv``.
+        metrics: T of them.
+    """
+    patients = np.unique(table["patient_id"].to_numpy(dtype=object).astype(str))
+    parts = [part for _, part in table.groupby("repeat", sort=True)]
+    rows = [np.searchsorted(patients, part["patient_id"].to_numpy(dtype=object).astype(str)) for part in parts]
+
+    def pooled(weights: Floats) -> Floats:
+        columns = [
+            np.mean([metric(part, weights[:, own]) for part, own in zip(parts, rows, strict=True)], axis=0)
+            for metric in metrics.values()
+        ]
+        return np.stack(columns, axis=1)
+
+    return tuple(patients.tolist()), pooled
 
 
 def spearman(first: Floats, second: Floats, weights: Floats) -> Floats:
@@ -66,22 +89,12 @@ def _midranks(values: Floats, weights: Floats) -> Floats:
 
 def _figures(
     table: pd.DataFrame,
-    metrics: dict[str, Metric],
+    metrics: Mapping[str, Metric],
     n_bootstrap: int,
     level: float,
     seed: int,
 ) -> dict[str, Any]:
-    patients = np.unique(table["patient_id"].to_numpy(dtype=object).astype(str))
-    parts = [part for _, part in table.groupby("repeat", sort=True)]
-    rows = [np.searchsorted(patients, part["patient_id"].to_numpy(dtype=object).astype(str)) for part in parts]
-
-    def pooled(weights: Floats) -> Floats:
-        columns = [
-            np.mean([metric(part, weights[:, own]) for part, own in zip(parts, rows, strict=True)], axis=0)
-            for metric in metrics.values()
-        ]
-        return np.stack(columns, axis=1)
-
+    patients, pooled = pooled_metric(table, metrics)
     resamples = Resamples.of(np.zeros(len(patients), dtype=np.int64), n_bootstrap, level, seed)
     folds = [part for _, part in table.groupby(["repeat", "fold"], sort=True)]
     result: dict[str, Any] = {}
@@ -118,3 +131,10 @@ def _r2(table: pd.DataFrame, weights: Floats) -> Floats:
 
 def _spearman(table: pd.DataFrame, weights: Floats) -> Floats:
     return spearman(*_numbers(table), weights)
+
+
+METRICS: Mapping[str, Mapping[str, Metric]] = {
+    "risk": {"c_index": _c_index},
+    "predicted": {"mae": _mae, "r2": _r2, "spearman": _spearman},
+}
+"""The figures by the column of the predictions that they judge."""

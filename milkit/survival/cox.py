@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from milkit.figure_text import with_interval
 from milkit.survival.outcome import Outcome
 from milkit.survival.terms import Terms
 
@@ -160,10 +161,5 @@ def _row(name: str, unit: str, found: Coefficient) -> dict[str, Any]:
 
 
 def _periods(row: dict[str, Any], split: float) -> str:
-    texts = [
-        "not estimable"
-        if row[key] is None
-        else f"{row[key]['estimate']:.2f} ({row[key]['ci_low']:.2f} to {row[key]['ci_high']:.2f})"
-        for key in ("early", "late")
-    ]
+    texts = [with_interval(row[key] or {}, nothing="not estimable") for key in ("early", "late")]
     return f"{texts[0]} up to time {split:g} and {texts[1]} after it"

@@ -137,8 +137,7 @@ def analyse_survival(
 def _horizon(outcome: Outcome, asked: float | None) -> float:
     time, first = outcome.time, float(outcome.time[outcome.event].min())
     if asked is None:
-        middle = float(np.median(time))
-        return middle if middle > first else float(np.median(time[outcome.event]))
+        return outcome.middle
     if not first < asked <= time.max():
         msg = (
             f"The horizon {asked:g} was given, expected one after the first event, at {first:g}, and up to the last "
