@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("milkit", "encoders", "cohorts")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-HEAVY = {"torch", "timm", "pandas", "zarr", "sklearn", "lifelines", "matplotlib", "seaborn", "skimage"}
+HEAVY = {"torch", "timm", "pandas", "zarr", "sklearn", "lifelines", "matplotlib", "seaborn", "skimage", "umap", "numba"}
 
 
 def test_the_command_line_starts_without_the_heavy_libraries() -> None:
