@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from milkit.drawing import ACCENT, INK, LINES, MUTED, blank, style, svg
-from milkit.figures import with_interval
+from milkit.drawing import ACCENT, INK, LINES, MUTED, Drawn, blank, style, svg
+from milkit.figure_text import with_interval
 
 _COLUMNS = 3
 
 
-def reliability(calibration: Mapping[str, Mapping[str, Any]], classes: Sequence[str]) -> str:
+def reliability(calibration: Mapping[str, Mapping[str, Any]], classes: Sequence[str]) -> Drawn:
     """Observed share over predicted probability, a panel a class, with Wilson's interval of each bin.
 
     Args:
@@ -32,7 +32,7 @@ def reliability(calibration: Mapping[str, Mapping[str, Any]], classes: Sequence[
         return svg(figure, "calibration", "Observed share over predicted probability, of each class")
 
 
-def decision_curves(curves: Mapping[str, Mapping[str, Any]]) -> str:
+def decision_curves(curves: Mapping[str, Mapping[str, Any]]) -> Drawn:
     """Net benefit over the declared thresholds, a panel a class, beside treating everybody and nobody.
 
     Args:

@@ -20,13 +20,17 @@ from typer.core import TyperGroup
 
 import milkit
 from milkit import settings
+from milkit.cli_atlas import atlas
 from milkit.cli_audit import audit
 from milkit.cli_cohort import cohort_app
 from milkit.cli_compare import compare
+from milkit.cli_differential import differential
 from milkit.cli_explain import explain
 from milkit.cli_extract import extract
-from milkit.cli_options import Assignments, Config, Device, Json, StorePath, open_store, say, workspace_of
-from milkit.cli_probe import atlas, probe
+from milkit.cli_guidelines import guidelines
+from milkit.cli_options import FINDINGS, Assignments, Config, Device, Json, open_store, say, workspace_of
+from milkit.cli_privacy import privacy
+from milkit.cli_probe import probe
 from milkit.cli_report import report
 from milkit.cli_results import print_headline
 from milkit.cli_review import review_app
@@ -95,7 +99,7 @@ class Commands(TyperGroup):
                 say(f"milkit: {error}")
             else:
                 print(f"milkit: {error}", file=sys.stderr)
-            raise typer.Exit(CORRECTABLE) from None
+            raise typer.Exit(error.status) from None
         except OSError as error:
             if error.errno not in PLACE_ERRORS:
                 raise
@@ -188,14 +192,20 @@ app.command("atlas")(atlas)
 app.command("audit")(audit)
 app.command("compare")(compare)
 app.command("explain")(explain)
+app.command("differential")(differential)
 app.command("survival")(survival)
+app.command("privacy")(privacy)
+app.command("guidelines")(guidelines)
 
 
 @app.command("train-mil")
 def train_mil(
     context: typer.Context,
     config: Config = None,
-    store: StorePath = None,
+    store: Annotated[
+        list[Path] | None,
+        typer.Option(help="The bag store, by default the one made last; of several, each fold chooses its encoder."),
+    ] = None,
     head: Annotated[str | None, typer.Option(help="A head's name, see milkit list; abmil by default.")] = None,
     folds: Annotated[int | None, typer.Option(help="Patient-level folds, 3 or more; 5 by default.")] = None,
     repeats: Annotated[int | None, typer.Option(help="How often the patients are split anew; 1 by default.")] = None,
@@ -224,8 +234,8 @@ def train_mil(
     as_json: Json = False,
 ) -> None:
     """Cross-validate a MIL head over the bags of a cohort; every patient is tested by a model that never saw them."""
-    given = {"store": store, "folds": folds, "repeats": repeats, "seeds": seeds, "seed": seed, "device": device}
-    given |= {"splits": splits, "by": by, "folds_file": folds_file}
+    given: dict[str, Any] = {"folds": folds, "repeats": repeats, "seeds": seeds, "seed": seed, "device": device}
+    given |= {"store": store[0] if store else None, "splits": splits, "by": by, "folds_file": folds_file}
     named = {"covariates": [column.strip() for column in covariates.split(",")]} if covariates is not None else {}
     named |= {"target": target} if target else {}
     given |= {"head": head} | named | settings.parse_assignments(assignments or [])
@@ -234,25 +244,32 @@ def train_mil(
     if twice := [key for key, value in given.items() if value is not None and key in chosen.tune]:
         msg = f"{twice[0]} was given, and tune is to choose it among candidates; leave one of the two out."
         raise SettingsError(msg)
-    if tune:
-        from milkit.mil.candidates import with_default_candidates
+    from milkit.mil.candidate_stores import with_stores
+    from milkit.mil.candidates import with_default_candidates
 
-        chosen = with_default_candidates(chosen)
+    chosen = with_stores(with_default_candidates(chosen) if tune else chosen, store or [], workspace_of(context))
     HEADS.get(chosen.head.name)
     bags = open_store(context, chosen.store, complete=True)
     from milkit.mil.crossval import cross_validate
 
     cohort, encoder = bags.attributes["cohort"], bags.attributes["encoder"]
     runs = workspace_of(context)
+    encoder = "tuned" if "encoder" in chosen.tune else encoder
     called = "tuned" if "head" in chosen.tune else chosen.head.name
     run = runs.run_path(name) if name else runs.new_run(cohort, encoder, called)
     metrics = cross_validate(bags, chosen, run)
     runs.make_current("run", run)
+    from milkit.explain.verb import explain_quickly
+
+    if untold := explain_quickly(run, chosen.device):
+        say(untold)
     if as_json:
         print(json.dumps({"run": str(run), **metrics}))
     else:
         print_headline(metrics)
         print(f"run             {run}")
+    if "failed" in metrics or any("failed" in own for own in metrics.get("targets", {}).values()):
+        raise typer.Exit(FINDINGS)
 
 
 app.command()(report)

@@ -8,7 +8,9 @@ from milkit.bags import BagStore
 from milkit.cohort import load_cohort
 from milkit.encoder import load_encoder
 from milkit.explain import cell_weights, consensus_predictions
+from milkit.explain.verb import explain_quickly
 from milkit.extract import extract
+from milkit.guidelines.write import write_guidelines
 from milkit.mil.crossval import cross_validate
 from milkit.predictions import Attention, Predictions
 from milkit.progress import progress
@@ -28,7 +30,7 @@ class Demo(NamedTuple):
 
 
 def run_demo(workspace: Workspace, *, seed: int = 0) -> Demo:
-    """Draw the cohort, extract, cross-validate, write the report, and compare attention with what was planted.
+    """Draw the cohort, extract, cross-validate, explain, write the report, and compare attention with what was planted.
 
     The planted kinds of cells stand in ``planted.csv`` beside the cohort; only the last step reads them.
     """
@@ -44,8 +46,10 @@ def run_demo(workspace: Workspace, *, seed: int = 0) -> Demo:
     run = workspace.new_run("synthetic", settings.encoder.name, mil.head.name)
     metrics = cross_validate(BagStore.open(extraction.path), mil, run)
     workspace.make_current("run", run)
+    explain_quickly(run, mil.device)
     few = ReportSettings(run=run, top=5, random=3, bottom=2)  # true pixels of 60 patients in one file under 25 MB
     report = write_report(run, few)
+    write_guidelines(run)
     predictions = consensus_predictions(Predictions.load(run / "predictions.csv"))
     cells = cell_weights(Attention.load(run / "attention.parquet"), predictions["predicted"])
     planted = pd.read_csv(cohort.root / "planted.csv", dtype={"patient_id": str, "cell_id": str}, keep_default_na=False)

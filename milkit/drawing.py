@@ -29,6 +29,7 @@ def style(name: str) -> Iterator[None]:
     own: dict[Any, Any] = {
         "font.family": ["sans-serif"], "font.sans-serif": ["DejaVu Sans"], "font.size": 10.5, "text.parse_math": False,
         "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none", "svg.hashsalt": name,
+        "pdf.fonttype": 42,
         "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
     }  # fmt: skip
     with mpl.rc_context({**sns.axes_style("ticks"), **own}):
@@ -48,7 +49,22 @@ def blank(width: float, height: float) -> Figure:
     return figure
 
 
-def svg(figure: Figure, name: str, title: str) -> str:
+class Drawn(str):
+    """A figure as SVG text, which can be had as PDF, too."""
+
+    _figure: Figure
+    _name: str
+
+    def pdf(self) -> bytes:
+        """The same figure as a PDF file without a date; its fonts come with it."""
+        buffer = io.BytesIO()
+        self._figure.set_layout_engine("none")  # it stays as it was laid out for the SVG
+        with style(self._name):
+            self._figure.savefig(buffer, format="pdf", metadata={"CreationDate": None, "Creator": None})
+        return buffer.getvalue()
+
+
+def svg(figure: Figure, name: str, title: str) -> Drawn:
     """The figure without prologue and metadata, its ids made the figure's own, its style sheet made attributes."""
     buffer = io.StringIO()
     figure.savefig(
@@ -60,4 +76,6 @@ def svg(figure: Figure, name: str, title: str) -> str:
     own = partial(re.sub, r'( id="|url\(#|href="#)', rf"\g<1>{name}-")
     text = re.sub(r"<[^>]*>", lambda tag: own(tag[0]), text)  # texts hold no '<', but may read like an id
     head = f'<svg role="img" aria-label="{escape(title)}" stroke-linejoin="round" stroke-linecap="butt"'
-    return text.replace("<svg", head, 1)
+    drawn = Drawn(text.replace("<svg", head, 1))
+    drawn._figure, drawn._name = figure, name
+    return drawn

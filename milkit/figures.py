@@ -9,7 +9,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from milkit.drawing import ACCENT, INK, LINES, MUTED, style, subplots, svg
+from milkit.drawing import ACCENT, INK, LINES, MUTED, Drawn, style, subplots, svg
+from milkit.figure_text import with_interval
 
 Metric = Mapping[str, Any]
 """A figure of ``metrics.json``: ``estimate``, ``ci_low``, ``ci_high``, ``folds``; None where undefined."""
@@ -22,7 +23,7 @@ _JUMP = 1e-9
 
 def confusion_matrix(
     labels: Sequence[str], predicted: Sequence[str], classes: Sequence[str], *, repeats: int = 1
-) -> str:
+) -> Drawn:
     """Patients by label (rows) and prediction (columns): counts, and per cent of the row, which is also the shade.
 
     With several repeats, a patient stands in ``labels`` and ``predicted`` once a repeat, and counts are means over the
@@ -53,7 +54,7 @@ def confusion_matrix(
 
 def roc_curves(
     repeats: Sequence[tuple[Sequence[str], Floats]], classes: Sequence[str], per_class: Mapping[str, Metric]
-) -> str:
+) -> Drawn:
     """One ROC curve a class against the rest, out-of-fold patients pooled; the mean curve of several repeats.
 
     Args:
@@ -93,13 +94,13 @@ def mean_roc(repeats: Sequence[tuple[npt.NDArray[np.bool_], Floats]]) -> tuple[F
     return np.repeat(grid, 2), mean
 
 
-def class_results(per_class: Mapping[str, Metric], classes: Sequence[str]) -> str:
+def class_results(per_class: Mapping[str, Metric], classes: Sequence[str]) -> Drawn:
     """Forest plot: recall of each class with its interval, and the number of its patients."""
     rows = {f"{name} (n = {per_class.get(name, {}).get('n', 0)})": per_class.get(name, {}) for name in classes}
     return _forest("class-results", "Recall", {name: row.get("recall", {}) for name, row in rows.items()}, {})
 
 
-def metric_folds(metrics: Mapping[str, Metric], chance: Mapping[str, float]) -> str:
+def metric_folds(metrics: Mapping[str, Metric], chance: Mapping[str, float]) -> Drawn:
     """Pooled estimates with intervals, and the values of single folds as open dots.
 
     Args:
@@ -109,16 +110,7 @@ def metric_folds(metrics: Mapping[str, Metric], chance: Mapping[str, float]) -> 
     return _forest("metric-folds", "Value", metrics, chance)
 
 
-def with_interval(metric: Metric, form: str = ".2f") -> str:
-    """``0.87 (0.80 to 0.93)``, each number in that form; a dash where the metric is undefined."""
-    estimate, low, high = _numbers(metric)
-    if np.isnan(estimate):
-        return "–"
-    found = f"{estimate:{form}}"
-    return found if np.isnan(low) or np.isnan(high) else f"{found} ({low:{form}} to {high:{form}})"
-
-
-def _forest(name: str, quantity: str, metrics: Mapping[str, Metric], chance: Mapping[str, float]) -> str:
+def _forest(name: str, quantity: str, metrics: Mapping[str, Metric], chance: Mapping[str, float]) -> Drawn:
     with style(name):
         figure, axes = subplots(5.2, 1.3 + 0.62 * len(metrics))
         for row, (key, metric) in enumerate(metrics.items()):

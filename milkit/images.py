@@ -140,7 +140,7 @@ def data_uri(image: RgbImage, *, reduce_to: int | None = None) -> str:
     picture = Image.fromarray(image)
     buffer = io.BytesIO()
     if reduce_to is None:
-        picture.save(buffer, "WEBP", lossless=True, quality=50, method=2)
+        picture.save(buffer, "WEBP", lossless=True, quality=20, method=2)  # effort: 50 takes twice as long for 1 % less
     else:
         picture.thumbnail((reduce_to, reduce_to))
         picture.save(buffer, "WEBP", quality=70, method=4)

@@ -8,7 +8,8 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +21,8 @@ from milkit.errors import RunError, StoreError
 from milkit.settings import MilSettings, load
 
 Kind = Literal["store", "run"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +199,20 @@ def log_to(path: Path) -> Iterator[None]:
         logger.removeHandler(handler)
         logger.setLevel(before)
         handler.close()
+
+
+def log_failure(what: str, error: Exception, patients: Iterable[object]) -> None:
+    """Log an error that must not cost what is done already: its traceback, and its message unless it names a patient.
+
+    Args:
+        what: The log line's beginning, such as ``The controls failed``.
+        error: What was caught.
+        patients: Ids that no log line may hold.
+    """
+    named = any(str(name) in str(error) for name in patients)
+    message = "its message names a patient and is left out" if named else str(error)
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    log.error("%s, and the run goes on without them: %s: %s\n%s", what, type(error).__name__, message, frames)
 
 
 def available_cores() -> int:

@@ -50,6 +50,9 @@ DEFAULT_ENCODER = Component(name="milkit-mini")
 """The encoder that needs no weights, so that everything runs offline."""
 
 
+Ids = Literal["pseudonymous", "identifying"]
+
+
 class CohortRecipe(Settings):
     """Where a cohort's patients and cells come from: a cohort factory and its arguments."""
 
@@ -61,6 +64,10 @@ class CohortRecipe(Settings):
     """The folder that the cohort's paths are relative to; `--root` on the command line."""
     encoder: Component | None = None
     """The encoder that suits this cohort, used where its weights can be had and `--encoder` names no other."""
+    micrometres_per_pixel: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Of the images, for scale bars; without it, what the cohort itself knows."""
+    ids: Ids | None = None
+    """Whether ids of patients and cells tell who somebody is; without it, what the cohort itself says."""
     arguments: dict[str, Any] = {}
     """Further keyword arguments of the factory."""
     kind: Literal["patients", "cells", ""] = ""
@@ -157,7 +164,8 @@ class MilSettings(Settings):
     """Columns of the patients (age, sex, counts) that join the bag vector, where the head can take them."""
     training: TrainingSettings = TrainingSettings()
     tune: Annotated[dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]], BeforeValidator(_dotted)] = {}
-    """What each training part chooses for itself, with all values to try: {training.learning_rate: [1e-4, 1e-3]}."""
+    """What each training part chooses for itself, with all values to try: {training.learning_rate: [1e-4, 1e-3]};
+    of `encoder` the names or paths of stores of one cohort."""
     tune_folds: Annotated[int, Field(ge=3)] = 5
     """Inner folds of a training part, by which the candidates are compared."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

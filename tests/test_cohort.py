@@ -163,6 +163,15 @@ def test_cohort_is_called_like_its_recipe(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert (cohort.name, cohort.root, cohort.classes) == ("my_study", tmp_path, ("B", "A"))
 
 
+@pytest.mark.parametrize(("own", "given", "known"), [(None, 0.2, 0.2), (0.1, None, 0.1), (0.1, 0.2, 0.2)])
+def test_a_recipe_s_size_of_a_pixel_goes_over_the_cohort_s(
+    monkeypatch: pytest.MonkeyPatch, own: float | None, given: float | None, known: float
+) -> None:
+    monkeypatch.setitem(COHORTS._registered, "sized", lambda: replace(cohort_of(), micrometres_per_pixel=own))
+    recipe = CohortRecipe(name="my_study", factory="sized", micrometres_per_pixel=given)
+    assert load_cohort(recipe).micrometres_per_pixel == known
+
+
 # --- what adapters share ----------------------------------------------------------------------------------------------
 
 

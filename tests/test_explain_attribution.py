@@ -70,6 +70,15 @@ def test_fast_and_plain_paths_agree_on_any_part(component: dict[str, object]) ->
     torch.testing.assert_close(fast.single_cells(), plain.single_cells(), atol=1e-7, rtol=1e-6)
 
 
+@pytest.mark.parametrize("component", VARIANTS, ids=str)
+def test_parts_given_as_masks_are_those_given_as_cells(component: dict[str, object]) -> None:
+    masks = torch.rand(12, 17) > 0.6
+    masks[:, 3] = True
+    for bag in (toy_bag(component), toy_bag(component, fast=False)):
+        expected = torch.cat([bag.logits(mask.nonzero()[:, 0][None]) for mask in masks])
+        torch.testing.assert_close(bag.of_masks(masks), expected, atol=1e-7, rtol=1e-6)
+
+
 def test_attention_pooling_has_the_fast_path_and_the_other_heads_the_plain_one() -> None:
     for component in VARIANTS:
         head = build_head(Component.model_validate(component), 8, 3)

@@ -1,6 +1,7 @@
 """`milkit explain`: what it writes, that held-out heads alone are asked, and that planted cells are found."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from milkit.explain import cell_weights, consensus_predictions
 from milkit.explain.agreement import Model
 from milkit.explain.attribution import METHODS
 from milkit.explain.held_out import read_head, read_heads
+from milkit.explain.parts import Bagged
 from milkit.explain.settings import ExplainSettings
 from milkit.explain.table import Explanations
-from milkit.explain.verb import explain
+from milkit.explain.verb import explain, explain_quickly
 from milkit.explain.verdicts import Verdicts
 from milkit.folds import Folds
 from milkit.mil.crossval import cross_validate
@@ -209,6 +211,42 @@ def test_class_wise_attention_and_mean_pooling_are_explained(toy_store: BagStore
     assert explain(mean, QUICK)["methods"]["attention"]["faithful"] is False
 
 
+def test_the_quick_form_explains_by_attention_alone(run: Path) -> None:
+    assert explain_quickly(run, "cpu") == ""
+    assert list(_told(run)["methods"]) == ["attention"]
+    assert set(Explanations.load(run / "explain.parquet").table["method"]) == {"attention"}
+
+
+def test_a_head_that_cannot_be_taken_apart_is_left_to_who_asks(toy_store: BagStore, tmp_path: Path) -> None:
+    run = train(toy_store, tmp_path / "run", head={"name": "dsmil"}, repeats=1, seeds=1, training={"max_epochs": 1})
+    assert explain_quickly(run, "cpu") == (
+        "Whether the models go by the cells that they weigh most was not tested, which takes long for a head like "
+        "Dsmil: `milkit explain --methods attention` does it."
+    )
+    assert not (run / "faithfulness.json").exists()
+
+
+def test_a_run_on_another_target_is_not_explained_quickly(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "toy.zarr", toy_patients())
+    brief = {"repeats": 1, "seeds": 1, "training": {"max_epochs": 1}, "target": "regression:age"}
+    said = explain_quickly(train(store, tmp_path / "run", **brief), "cpu")
+    assert re.match(r"Whether .* was not tested: .*predictions.csv holds numbers where probabilities", said)
+
+
+@pytest.mark.parametrize(("head", "told"), [("abmil", True), ("dsmil", False)])
+def test_training_ends_with_the_quick_form_or_says_why_not(
+    head: str, told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = make_store(tmp_path / "toy.zarr", toy_patients())
+    few = ["--set", "training.max_epochs=1", "--set", "bootstrap=100", "--set", "controls=false"]
+    arguments = ["train-mil", "--store", str(store.path), "--folds", "3", "--head", head, "--name", "run", *few]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "milkit-work" / "runs" / "run" / "faithfulness.json").is_file() == told
+    assert ("was not tested" in done.stderr) != told
+
+
 def test_a_newer_or_another_table_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RunError, match=r"explain.parquet is missing; make it with `milkit explain .*run`"):
         Explanations.load(run / "explain.parquet")
@@ -242,10 +280,26 @@ def test_a_damaged_head_is_refused(run: Path) -> None:
         read_head(run / "heads" / "repeat0-fold1-seed0")
 
 
-def test_a_head_with_covariates_is_refused(run: Path) -> None:
+@pytest.mark.parametrize("name", ["abmil", "meanpool"])
+def test_covariates_stay_the_patient_s_own(name: str, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "toy.zarr", toy_patients())
+    brief = {"repeats": 1, "seeds": 1, "training": {"max_epochs": 2}, "covariates": ("age",), "head": {"name": name}}
+    run = train(store, tmp_path / "run", **brief)
+    assert explain(run, ExplainSettings(bootstrap=100, steps=4))["n_patients"] == 18
+    held_out = read_heads(run, "cpu")
+    table = Predictions.load(run / "predictions.csv").table.set_index("patient_id")
+    for patient_id in ("P00", "P07"):
+        (bag,) = held_out.bagged(patient_id)
+        expected = table.loc[patient_id, [f"p_{label}" for label in held_out.classes]].to_numpy(dtype=float)
+        np.testing.assert_allclose(torch.softmax(bag.whole(), dim=0), expected, atol=1e-5)
+        plain = Bagged(bag.model, bag.features, bag.covariates, fast=False)
+        torch.testing.assert_close(bag.leave_one_out(), plain.leave_one_out(), atol=1e-5, rtol=1e-5)
+
+
+def test_a_head_without_the_statistics_of_its_covariates_is_refused(run: Path) -> None:
     path = run / "heads" / "repeat0-fold0-seed0.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "n_covariates": 2}))
-    with pytest.raises(RunError, match=r"was trained with covariates, which `milkit explain` cannot show"):
+    with pytest.raises(RunError, match=r"repeat0-fold0-seed0.safetensors cannot be read \(KeyError\); it is missing"):
         explain(run, QUICK)
 
 

@@ -2,6 +2,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 
 import matplotlib as mpl
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from milkit import figures
+from milkit.drawing import Drawn
 
 CLASSES = ("control", "NPM1 <$x_1$> & more", "PML_RARA")
 LABELS = [name for name in CLASSES for _ in range(6)]
@@ -32,6 +34,17 @@ DRAW = {
 @pytest.mark.parametrize("name", DRAW)
 def test_equal_numbers_give_equal_bytes(name: str) -> None:
     assert DRAW[name]() == DRAW[name]()
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_a_figure_s_pdf_brings_its_fonts_and_is_the_same_bytes_each_time(
+    name: str, draw_pdf: Callable[[Drawn], bytes]
+) -> None:
+    one, two = (draw_pdf(DRAW[name]()) for _ in range(2))
+    assert one == two
+    assert one.startswith(b"%PDF-")
+    assert b"/FontFile2" in one  # TrueType, which journals take and programs can edit
+    assert b"CreationDate" not in one
 
 
 @pytest.mark.parametrize("name", DRAW)

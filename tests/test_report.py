@@ -135,7 +135,7 @@ def assert_loads_nothing(page: str) -> None:
     targets = re.findall(r"""\b(?:src|href|action|poster|srcset|data|background)\s*=\s*["']([^"']*)""", page)
     assert targets
     assert [
-        t for t in targets if not re.match(r"data:image/|#|(\.\./)?[\w./-]+\.(html|csv)(#[\w-]*)?$|figures/$", t)
+        t for t in targets if not re.match(r"data:image/|#|(\.\./)?[\w./-]+\.(html|csv|json)(#[\w-]*)?$|figures/$", t)
     ] == []
     assert not re.search(r"@import|url\((?!#)|<link|<iframe|<object|<script[^>]+src", page)
 
@@ -143,10 +143,14 @@ def assert_loads_nothing(page: str) -> None:
 def test_report_folder_holds_what_the_design_lists(finished: Path) -> None:
     found = {path.relative_to(finished / "report").as_posix() for path in (finished / "report").rglob("*.*")}
     names = ("calibration", "class_results", "confusion_matrix", "decision_curves", "metric_folds", "roc_curves")
-    plots = {f"figures/{name}.svg" for name in names}
-    assert found == {"report.html", "top_cells.csv", "predictions.csv"} | plots
+    plots = {f"figures/{name}.{kind}" for name in names for kind in ("svg", "pdf")}
+    tables = {f"{name}.csv" for name in ("top_cells", "shown_cells", "patients", "predictions", "cohort")}
+    assert found == {"report.html", "metrics.json"} | tables | plots
     for name in plots:
-        ElementTree.parse(finished / "report" / name)
+        if name.endswith("svg"):
+            ElementTree.parse(finished / "report" / name)
+        else:
+            assert (finished / "report" / name).read_bytes().startswith(b"%PDF-")
 
 
 def test_page_loads_nothing_from_anywhere(finished: Path) -> None:

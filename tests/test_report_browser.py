@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from milkit.bags import SCALE
+from milkit.bags.files import write_attributes
 from milkit.patient_flow import Exclusion, flow_notes
 from milkit.report import write
 from milkit.report.settings import ReportSettings
@@ -234,6 +236,82 @@ def test_headings_jump_no_level(run: Path, opened: OpenPage, monkeypatch: pytest
     levels = page.locator("h1, h2, h3, h4").evaluate_all("all => all.map((heading) => Number(heading.tagName[1]))")
     assert levels[0] == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+UNNAMED = """() => {
+  const labels = (node) => [...(node.labels || [])].map((label) => label.textContent);
+  const names = (node) => [node.getAttribute("aria-label"), ...labels(node), node.textContent];
+  const name = (node) => names(node).find((text) => text && text.trim());
+  const controls = "a, button, input, select, summary, [tabindex], [role=img], [role=group], [role=search]";
+  const unnamed = [...document.querySelectorAll(controls)].filter((node) => !name(node)).map((node) => node.outerHTML);
+  const images = [...document.querySelectorAll("img")].filter((image) => !image.alt.trim());
+  return [...unnamed, ...images.map((image) => image.outerHTML)].map((text) => text.slice(0, 120));
+}"""
+"""Controls and pictures that a screen reader could not name."""
+
+FAINT = """() => {
+  const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const part = (value) => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+  const light = ([red, green, blue]) => 0.2126 * part(red) + 0.7152 * part(green) + 0.0722 * part(blue);
+  const ground = (node) => {
+    for (; node; node = node.parentElement) {
+      const colour = channels(getComputedStyle(node).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), faint = new Set();
+  while (texts.nextNode()) {
+    const node = texts.currentNode.parentElement, style = getComputedStyle(node);
+    const seen = texts.currentNode.textContent.trim() && node.checkVisibility({ visibilityProperty: true });
+    if (!seen || node.closest("script, style, [aria-label^=Confusion]")) continue;
+    const [one, other] = [channels(node.closest("svg") ? style.fill : style.color), ground(node)].map(light);
+    const contrast = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+    if (contrast < 4.5) faint.add(`${contrast.toFixed(2)} ${node.outerHTML.slice(0, 100)}`);
+  }
+  return [...faint];
+}"""
+"""Texts with less contrast than 4.5 (WCAG 2.2, 1.4.3); those in the squares of the confusion matrix are left out."""
+
+
+@pytest.mark.parametrize("page_of", ["index", "patient"])
+def test_everything_has_a_name_and_every_text_enough_contrast(
+    run: Path, opened: OpenPage, monkeypatch: pytest.MonkeyPatch, page_of: str
+) -> None:
+    folder = run.with_name(f"named-{page_of}-{os.getpid()}")
+    shutil.copytree(run, folder)
+    write_attributes(run.parent.parent / "noise.zarr", {SCALE: 0.2})
+    if page_of == "patient":
+        monkeypatch.setattr(write, "CARDS_LIMIT", 1000)
+    index = write.write_report(folder, ReportSettings())
+    page = opened((index if page_of == "index" else next((index.parent / "patients").iterdir())).as_uri())
+    page.locator("details").evaluate_all("all => all.forEach((details) => { details.open = true; })")
+    assert page.locator("img").count() > 10
+    assert page.evaluate(UNNAMED) == []
+    assert page.evaluate(FAINT) == []
+    assert page.evaluate("document.documentElement.lang") == "en"
+
+
+def test_the_checks_of_names_and_contrast_see_what_lacks_them(report: str, opened: OpenPage) -> None:
+    page = opened(report)
+    lacking = '<button></button><img alt="" src="data:,"><p style="color:#999;background:#fff">faint</p>'
+    page.evaluate("(markup) => document.querySelector('#care').insertAdjacentHTML('beforeend', markup)", lacking)
+    assert [text[:4] for text in page.evaluate(UNNAMED)] == ["<but", "<img"]
+    assert [text[:4] for text in page.evaluate(FAINT)] == ["2.85"]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_bar_is_as_long_as_its_share_of_the_picture_above_it(run: Path, opened: OpenPage, width: int) -> None:
+    folder = run.with_name(f"bars-{width}-{os.getpid()}")
+    shutil.copytree(run, folder)
+    write_attributes(run.parent.parent / "noise.zarr", {SCALE: 0.2})  # 36 px are 7.2 µm, and the bar is 2
+    page = opened(write.write_report(folder, ReportSettings()).as_uri(), width)
+    page.locator("details.patient summary").first.click()
+    image, bar = (page.locator(f"details[open] .picture > {part}").first.bounding_box() for part in ("img", ".scale"))
+    assert image
+    assert bar
+    assert bar["width"] / image["width"] == pytest.approx(2 / 7.2, abs=0.01)
+    assert bar["y"] >= image["y"] + image["height"]  # no pixel of the cell is hidden
 
 
 def test_print_opens_all_patients(report: str, opened: OpenPage, tmp_path: Path) -> None:

@@ -159,8 +159,9 @@ def test_random_cells_are_called_those_from_between(run: Path) -> None:
 
 def test_page_links_to_the_tables_and_plots_beside_it(run: Path) -> None:
     index = write_report(run, ReportSettings())
-    links = re.findall(r'href="([^"#]+)"', read(index))
-    assert links == ["top_cells.csv", "predictions.csv", "figures/"]
+    links = re.findall(r'href="(?!guidelines/)([^"#]+)"', read(index))  # those are another verb's
+    tables = [f"{name}.csv" for name in ("patients", "shown_cells", "top_cells", "predictions", "cohort")]
+    assert links == [*tables, "metrics.json", "figures/"]
     assert all((index.parent / link).exists() for link in links)
 
 

@@ -56,6 +56,8 @@ def agreement(scores: Floats, models: list[Model], k: int) -> dict[str, Agreemen
     for one, other in combinations(range(len(models)), 2):
         same = models[one][:2] == models[other][:2]
         kinds["seeds" if same else "repeats"].append((one, other))
+    if len(models) == 1:
+        return {}
     correlations, tops = rank_correlations(scores), in_top(scores, k)
     return {kind: _mean(pairs, correlations, tops) for kind, pairs in kinds.items() if pairs}
 

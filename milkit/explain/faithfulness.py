@@ -54,12 +54,15 @@ def curves(bags: list[Bagged], orders: Ints, c: int, points: int) -> Floats:
     is left when the other cells were taken. Means over the heads of ``bags``, which look at the same cells.
     """
     n_orders, n = orders.shape
-    cells = torch.from_numpy(orders).to(bags[0].features.device)
-    result = np.empty((n_orders, 2, points))
-    for point, kept in enumerate(kept_cells(n, points)):
-        parts = cells[:1] if kept == n else torch.cat([cells[:, :kept], cells[:, n - kept :]])
-        odds = torch.stack([log_odds(bag.logits(parts))[:, c] for bag in bags]).mean(dim=0).cpu().numpy()
-        result[:, :, point] = odds[0] if kept == n else odds.reshape(2, n_orders).T
+    place = torch.from_numpy(np.argsort(orders, axis=1)).to(bags[0].features.device)[:, None, :]  # of each cell
+    some = [kept for kept in kept_cells(n, points) if kept < n]
+    kept = torch.tensor(some, device=place.device)[None, :, None]
+    first, last = place < kept, place >= n - kept  # (R, P, n)
+    whole = torch.ones(1, n, dtype=torch.bool, device=place.device)
+    masks = torch.cat([torch.stack([first, last], dim=1).flatten(0, 2), whole])
+    odds = torch.stack([log_odds(bag.of_masks(masks))[:, c] for bag in bags]).mean(dim=0).cpu().numpy()
+    result = np.full((n_orders, 2, points), odds[-1])
+    result[:, :, : len(some)] = odds[:-1].reshape(n_orders, 2, len(some))
     return result
 
 

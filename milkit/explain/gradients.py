@@ -41,7 +41,7 @@ def completeness_gap(bag: Bagged, scores: Tensor) -> float:
 
     The difference F(x) - F(b) below 1 is counted as 1, so that a class that hardly moves is not divided by nothing.
     """
-    average = Bagged(bag.model, bag.model.mean.expand(bag.n_cells, -1))
+    average = Bagged(bag.model, bag.model.mean.expand(bag.n_cells, -1), bag.covariates)
     moved = log_odds(bag.whole()) - log_odds(average.whole())
     return float(((scores.sum(dim=1) - moved).abs() / moved.abs().clamp(min=1.0)).max())
 
@@ -49,6 +49,5 @@ def completeness_gap(bag: Bagged, scores: Tensor) -> float:
 def _gradients(bag: Bagged, path: Tensor) -> list[Tensor]:
     """Of each class's log-odds by the features of the bags on the path: C times (S, N, dim)."""
     path = path.detach().requires_grad_()
-    mask = torch.ones(path.shape[:2], dtype=torch.bool, device=path.device)
-    odds = log_odds(bag.model(path, mask).logits).sum(dim=0)  # bags do not touch each other: one sum serves them all
+    odds = log_odds(bag.output(path).logits).sum(dim=0)  # bags do not touch each other: one sum serves them all
     return [torch.autograd.grad(one, path, retain_graph=True)[0] for one in odds]

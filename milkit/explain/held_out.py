@@ -1,6 +1,7 @@
 """The heads of a finished run, each ready to be asked about the patients that it was not fitted on, and no others."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from milkit.bags import BagStore
+from milkit.covariates import CovariateEncoding
 from milkit.encoder import choose_device
 from milkit.errors import RunError
 from milkit.explain.agreement import Model
@@ -18,6 +21,7 @@ from milkit.explain.parts import Bagged
 from milkit.explain.ranking import consensus_predictions
 from milkit.folds import Folds
 from milkit.mil.batches import Bags
+from milkit.mil.candidate_stores import CandidateStores, Loaded
 from milkit.mil.heads import build_head
 from milkit.mil.train import Standardised
 from milkit.predictions import Predictions
@@ -31,32 +35,39 @@ class HeldOutHeads:
 
     Attributes:
         classes: In the order of the logits.
-        store: Where the bags are from.
-        bags: All cells that could be read.
+        store: Where the bags are from; the first one where folds chose among encoders.
+        bags: All cells that could be read, for each head as its encoder sees them.
         patients: Tested patients: label, predicted and mean probabilities. Index patient_id.
         heads: By repeat, fold and seed.
+        covariates: Of all patients as each head has them, (n_patients, V) in the order of its bags; of a head without
+            any, nothing.
         tested_by: The heads that tested each patient, and so never saw the patient before.
         heads_sha256: Over the names and bytes of all files in ``heads/``.
     """
 
     classes: tuple[str, ...]
     store: BagStore
-    bags: Bags
+    bags: dict[Model, Bags]
     patients: pd.DataFrame
     heads: dict[Model, Standardised]
+    covariates: dict[Model, Tensor]
     tested_by: dict[str, list[Model]]
     heads_sha256: str
 
     def bagged(self, patient_id: str) -> list[Bagged]:
         """The patient's bag before each of the heads of ``tested_by``."""
-        (index,) = self.bags.indices([patient_id])
-        features = self.bags.features[self.bags.cells_of(index)]
-        return [Bagged(self.heads[model], features) for model in self.tested_by[patient_id]]
+        bags = next(iter(self.bags.values()))
+        (index,) = bags.indices([patient_id])
+        cells, own = bags.cells_of(index), {model: values[index] for model, values in self.covariates.items()}
+        return [
+            Bagged(self.heads[model], self.bags[model].features[cells], own.get(model))
+            for model in self.tested_by[patient_id]
+        ]
 
     def cell_ids(self, patient_id: str) -> tuple[str, ...]:
         """Of the cells of the patient's bag."""
-        (index,) = self.bags.indices([patient_id])
-        return self.bags.cell_ids[self.bags.cells_of(index)]
+        bags = next(iter(self.bags.values()))
+        return bags.cell_ids[bags.cells_of(*bags.indices([patient_id]))]
 
 
 def read_heads(run: Path, device: str) -> HeldOutHeads:
@@ -80,43 +91,66 @@ def read_heads(run: Path, device: str) -> HeldOutHeads:
             raise RunError(msg)
     chosen = choose_device(device)
     tested_by: dict[str, list[Model]] = {}
-    heads = {}
+    heads, encoders, encodings = dict[Model, Standardised](), dict[Model, str](), dict[Model, CovariateEncoding]()
     for split in Folds.load(run / "folds.csv").splits():
         for seed in range(settings.seeds):
             model = Model(split.repeat, split.fold, seed)
-            heads[model] = read_head(run / "heads" / f"{split.name}-seed{seed}").to(chosen)
+            path = run / "heads" / f"{split.name}-seed{seed}"
+            head, encoding = read_head(path)
+            heads[model] = head.to(chosen)
+            encodings |= {model: encoding} if encoding else {}
+            encoders[model] = str(read_json(path.with_suffix(".json")).get("encoder_digest"))
             for patient in split.test:
                 tested_by.setdefault(patient, []).append(model)
     patients = consensus_predictions(predictions)
-    bags = Bags.load(store, chosen)
-    lacking = patients.index.difference(list(bags.patients)).union(patients.index.difference(list(tested_by)))
+    bags = _bags_of(encoders, CandidateStores.of(store, settings).load(chosen).values(), run)
+    there = next(iter(bags.values())).patients
+    lacking = patients.index.difference(list(there)).union(patients.index.difference(list(tested_by)))
     if len(lacking):
         msg = (
             f"Patient '{lacking[0]}' of {run} is not in its store or its folds; make the run again with "
             "`milkit train-mil`."
         )
         raise RunError(msg)
-    return HeldOutHeads(predictions.classes, store, bags, patients, heads, tested_by, _digest(run / "heads"))
+    table, digest = store.patients.loc[list(there)], _digest(run / "heads")
+    covariates = {model: torch.from_numpy(own.encode(table)).float().to(chosen) for model, own in encodings.items()}
+    return HeldOutHeads(predictions.classes, store, bags, patients, heads, covariates, tested_by, digest)
 
 
-def read_head(path: Path) -> Standardised:
-    """One head from ``<path>.json`` and ``<path>.safetensors``, as it was after its best epoch; not to be trained."""
+def _bags_of(encoders: dict[Model, str], loaded: Iterable[Loaded], run: Path) -> dict[Model, Bags]:
+    """The bags of each head's encoder."""
+    known = {one.encoder_digest: one.bags for one in loaded}
+    if foreign := sorted(set(encoders.values()) - set(known)):
+        msg = (
+            f"A head of {run} learned from features of another encoder ({foreign[0][:8]}) than the run's stores hold; "
+            "give the stores that the run was made from, or make the run again with `milkit train-mil`."
+        )
+        raise RunError(msg)
+    return {model: known[digest] for model, digest in encoders.items()}
+
+
+def read_head(path: Path) -> tuple[Standardised, CovariateEncoding | None]:
+    """One head from ``<path>.json`` and ``<path>.safetensors``, as it was after its best epoch; not to be trained.
+
+    With it comes how it takes its patients' covariates; None where it was trained without any.
+    """
     facts: dict[str, Any] = read_json(path.with_suffix(".json"))
     weights = path.with_suffix(".safetensors")
-    if facts.get("n_covariates"):
-        msg = f"The head {path.name} was trained with covariates, which `milkit explain` cannot show; train it without."
-        raise RunError(msg)
     try:
-        head = build_head(Component.model_validate(facts["head"]), int(facts["in_dim"]), len(facts["classes"]))
-        model = Standardised(head, torch.zeros(int(facts["in_dim"])), torch.ones(int(facts["in_dim"])))
-        model.load_state_dict(load_file(weights))
+        n_covariates, in_dim = int(facts.get("n_covariates", 0)), int(facts["in_dim"])
+        head = build_head(Component.model_validate(facts["head"]), in_dim, len(facts["classes"]), n_covariates)
+        model = Standardised(head, torch.zeros(in_dim), torch.ones(in_dim))
+        state = load_file(weights)
+        statistics = [state.pop(f"covariates.{name}").numpy() for name in ("mean", "scale")] if n_covariates else []
+        encoding = CovariateEncoding.described(facts["covariates"], *statistics) if statistics else None
+        model.load_state_dict(state)
     except (KeyError, FileNotFoundError, SafetensorError, RuntimeError) as error:
         msg = (
             f"The head {weights} cannot be read ({type(error).__name__}); it is missing, damaged or of another milkit, "
             "so make the run again with `milkit train-mil`."
         )
         raise RunError(msg) from None
-    return model.eval().requires_grad_(requires_grad=False)
+    return model.eval().requires_grad_(requires_grad=False), encoding
 
 
 def _digest(folder: Path) -> str:

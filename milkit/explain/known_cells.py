@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from milkit.bags import BagStore
+from milkit.bags import BagStore, study_cells
 from milkit.errors import RunError, first_rows
 from milkit.labelled_cells import labels_of
 from milkit.statistics.bca import bca_estimate
@@ -45,6 +45,7 @@ def read_known(path: Path | None, store: BagStore, relevant: Mapping[str, Sequen
     if path is None and not relevant:
         return None
     table = _given(path, store)
+    table = table.assign(cell_id=study_cells(store, table["cell_id"]))
     of_store = store.cells[["cell_id", "patient_id"]]
     table = of_store.merge(table, on="cell_id", how="inner", validate="one_to_one")
     if table.empty:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from milkit.explain.pooling import pooled
+from milkit.mil.heads import MilOutput
 from milkit.mil.train import Standardised
 
 _VALUES_AT_ONCE = 2**23
@@ -13,15 +14,18 @@ _VALUES_AT_ONCE = 2**23
 class Bagged:
     """A head, behind its standardisation, before one patient's cells.
 
-    ``features`` (N, dim) are the patient's; ``fast`` is false to call the head on every part even where it can be taken
-    apart. Cells are named by their position among the N; C are the classes.
+    ``features`` (N, dim) are the patient's, and so are the ``covariates`` (V,) where the head was trained with some:
+    they stay with every part. ``fast`` is false to call the head on every part even where it can be taken apart. Cells
+    are named by their position among the N; C are the classes.
     """
 
-    def __init__(self, model: Standardised, features: Tensor, *, fast: bool = True) -> None:
-        self.model, self.features = model, features
+    def __init__(
+        self, model: Standardised, features: Tensor, covariates: Tensor | None = None, *, fast: bool = True
+    ) -> None:
+        self.model, self.features, self.covariates = model, features, covariates
         standardised = (features - model.mean) * model.scale
         with torch.no_grad():
-            self._pooled = pooled(model.head, standardised) if fast else None
+            self._pooled = pooled(model.head, standardised, covariates) if fast else None
 
     @property
     def n_cells(self) -> int:
@@ -35,11 +39,27 @@ class Bagged:
         return torch.cat([self._of_few(cells[first : first + step]) for first in range(0, len(cells), step)])
 
     def _of_few(self, cells: Tensor) -> Tensor:
+        return self._pooled.logits(cells) if self._pooled is not None else self.output(self.features[cells]).logits
+
+    @torch.no_grad()
+    def of_masks(self, masks: Tensor) -> Tensor:
+        """Of parts of any size but none, (M, N) bool, true where a cell is in the part: (M, C)."""
         if self._pooled is not None:
-            return self._pooled.logits(cells)
-        mask = torch.ones(cells.shape, dtype=torch.bool, device=cells.device)
-        logits: Tensor = self.model(self.features[cells], mask).logits
-        return logits
+            step = max(1, _VALUES_AT_ONCE // masks.shape[1])
+            return torch.cat([self._pooled.of_masks(few) for few in torch.split(masks, step)])
+        sizes, logits = masks.sum(dim=1), dict[int, Tensor]()
+        for size in sorted(set(sizes.tolist())):  # parts of one size need no padding
+            rows = (sizes == size).nonzero()[:, 0]
+            cells = masks[rows].nonzero()[:, 1].reshape(-1, size)
+            logits |= dict(zip(rows.tolist(), self.logits(cells), strict=True))
+        return torch.stack([logits[row] for row in range(len(masks))])
+
+    def output(self, bags: Tensor) -> MilOutput:
+        """What the head says of bags of equal size (M, n, dim), each with the patient's covariates."""
+        mask = torch.ones(bags.shape[:2], dtype=torch.bool, device=bags.device)
+        own = None if self.covariates is None else self.covariates.expand(len(bags), -1)
+        output: MilOutput = self.model(bags, mask, own)
+        return output
 
     def whole(self) -> Tensor:
         """Of the whole bag, (C,)."""
@@ -62,9 +82,7 @@ class Bagged:
     @torch.no_grad()
     def attention(self) -> Tensor:
         """In the whole bag, (k, N)."""
-        mask = torch.ones(1, self.n_cells, dtype=torch.bool, device=self.features.device)
-        attention: Tensor = self.model(self.features[None], mask).attention[0]
-        return attention
+        return self.output(self.features[None]).attention[0]
 
     def _all(self) -> Tensor:
         return torch.arange(self.n_cells, device=self.features.device)

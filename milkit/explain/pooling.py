@@ -8,7 +8,7 @@ M parts.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 
 import torch
@@ -28,16 +28,26 @@ class Pooled:
         scores: (k, N); their softmax over the cells of a part is the attention in it.
         values: (N, H); what the attention averages.
         classify: The rest of the head, from bag vectors (M, k, H) to logits (M, C).
+        covariates: (V,), of the patient, which join each bag vector before the rest; None where there are none.
     """
 
     scores: Tensor
     values: Tensor
     classify: Callable[[Tensor], Tensor]
+    covariates: Tensor | None = None
 
     def logits(self, cells: Tensor) -> Tensor:
         """Of parts of equal size, given as positions of their cells: (M, n) -> (M, C)."""
         attention = torch.softmax(self.scores[:, cells], dim=2).transpose(0, 1)  # (k, M, n) -> (M, k, n)
-        return self.classify(attention @ self.values[cells])
+        return self._rest(attention @ self.values[cells])
+
+    def of_masks(self, masks: Tensor) -> Tensor:
+        """Of parts of any size, (M, N) bool, true where a cell is in the part: (M, C).
+
+        The cells' values are gathered for no part: all parts together are one matrix product.
+        """
+        scores = self.scores[None].masked_fill(~masks[:, None, :], float("-inf"))  # (M, k, N)
+        return self._rest(torch.softmax(scores, dim=2) @ self.values)
 
     def leave_one_out(self) -> Tensor:
         """The logits of the bag without each cell in turn, (N, C), at the cost of O(N).
@@ -55,15 +65,29 @@ class Pooled:
             scores = self.scores[branch].clone()
             scores[cell] = float("-inf")
             without[cell, branch] = torch.softmax(scores, dim=0) @ self.values
-        return self.classify(without)
+        return self._rest(without)
+
+    def _rest(self, z: Tensor) -> Tensor:
+        if self.covariates is not None:
+            z = torch.cat([z, self.covariates.expand(*z.shape[:2], -1)], dim=2)
+        return self.classify(z)
 
 
-def pooled(head: nn.Module, features: Tensor) -> Pooled | None:
+def pooled(head: nn.Module, features: Tensor, covariates: Tensor | None = None) -> Pooled | None:
     """Take a head apart for one bag of (standardised) features (N, dim); None where it is of no known pooling class.
 
-    A class that only inherits from a known one may do something else with the cells, and is not known.
+    Args:
+        head: Any head. A class that only inherits from a known one may do something else with the cells, and is not
+            known.
+        features: Of the cells.
+        covariates: (V,), of the patient, for a head that was trained with some.
     """
-    return take_apart(head, features) if type(head) in take_apart.registry else None
+    return replace(take_apart(head, features), covariates=covariates) if is_pooling(head) else None
+
+
+def is_pooling(head: nn.Module) -> bool:
+    """Whether a head can be taken apart."""
+    return type(head) in take_apart.registry
 
 
 @singledispatch

@@ -53,7 +53,7 @@ def cell_weights(attention: Attention, predicted: "pd.Series[str]") -> pd.DataFr
     Returns:
         patient_id, cell_id, class, weight (sums to 1 over the patient's cells), rank, percentile, and agreement: in
         how many of the held-out models the cell is among the ``TOP``, such as ``9 of 10``; missing where there is a
-        single model, or a patient has no more cells than that.
+        single model, or a patient has no more cells than that. The two numbers are in_top and n_models.
     """
     table = attention.table
     wanted = (table["class"] == SHARED) | (table["class"] == table["patient_id"].map(predicted))
@@ -62,15 +62,16 @@ def cell_weights(attention: Attention, predicted: "pd.Series[str]") -> pd.DataFr
     of_model = table.groupby(["patient_id", *models], sort=False)["weight"]
     table = table.assign(top=of_model.transform(lambda weight: in_top(weight.to_numpy(), TOP)))
     by_cell = table.groupby(["patient_id", "cell_id"], sort=False)
-    cells = by_cell.agg(weight=("weight", "mean"), top=("top", "sum"), models=("top", "size")).reset_index()
+    cells = by_cell.agg(weight=("weight", "mean"), in_top=("top", "sum"), n_models=("top", "size")).reset_index()
     cells.insert(2, "class", cells["patient_id"].map(predicted))
     ranked = cells.groupby("patient_id", sort=False)["weight"].transform
     cells["rank"] = ranked(lambda weight: ranks(weight.to_numpy())[0]).astype(int)
     cells["percentile"] = ranked(lambda weight: ranks(weight.to_numpy())[1])
-    told = cells["top"].astype(int).astype(str) + " of " + cells["models"].astype(str)
+    cells["in_top"] = cells["in_top"].astype(int)
+    told = cells["in_top"].astype(str) + " of " + cells["n_models"].astype(str)
     n_cells = cells.groupby("patient_id")["cell_id"].transform("size")
-    cells["agreement"] = told.where((cells["models"] > 1) & (n_cells > TOP))
-    return cells.drop(columns=["top", "models"])
+    cells["agreement"] = told.where((cells["n_models"] > 1) & (n_cells > TOP))
+    return cells
 
 
 def choose_cells(cells: pd.DataFrame, *, top: int, random: int, bottom: int, seed: int) -> pd.DataFrame:

@@ -3,18 +3,20 @@
 import hashlib
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from milkit.errors import RunError
 from milkit.explain.agreement import Agreement, agreement
 from milkit.explain.attribution import attribute
 from milkit.explain.faithfulness import curves, judge, judge_patient, order_of
 from milkit.explain.gradients import completeness_gap
 from milkit.explain.held_out import HeldOutHeads, read_heads
 from milkit.explain.known_cells import found, read_known
+from milkit.explain.pooling import is_pooling
 from milkit.explain.ranking import in_top, ranks
 from milkit.explain.settings import ExplainSettings
 from milkit.explain.table import EXPLANATIONS, Explanations
@@ -59,7 +61,31 @@ def explain(run: Path, settings: ExplainSettings) -> dict[str, Any]:
         (``known_cells.found``), and ``completeness_gap`` of integrated gradients (the largest of all bags); and
         ``patients``, a row per patient and method: ``faithfulness.judge_patient``.
     """
-    held_out = read_heads(run, settings.device)
+    return _explain(run, read_heads(run, settings.device), settings)
+
+
+def explain_quickly(run: Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> str:
+    """Explain a run that was just made by attention alone, where that costs little beside the training.
+
+    It does where heads can be taken apart (``milkit.explain.pooling``); others have to be called on hundreds of parts
+    of every bag, which is left to who asks for it.
+
+    Returns:
+        Why nothing was explained, in a sentence; empty where it was.
+    """
+    untold = "Whether the models go by the cells that they weigh most was not tested"
+    try:
+        held_out = read_heads(run, device)
+    except RunError as error:
+        return f"{untold}: {error}"
+    slow = sorted({type(model.head).__name__ for model in held_out.heads.values() if not is_pooling(model.head)})
+    if slow:
+        return f"{untold}, which takes long for a head like {slow[0]}: `milkit explain --methods attention` does it."
+    _explain(run, held_out, ExplainSettings(methods=("attention",), device=device))
+    return ""
+
+
+def _explain(run: Path, held_out: HeldOutHeads, settings: ExplainSettings) -> dict[str, Any]:
     known = read_known(settings.known, held_out.store, settings.relevant)
     explained: dict[str, Explained] = {}
     with progress("explain", len(held_out.patients), "patients") as advance:

@@ -8,10 +8,13 @@ from pathlib import Path
 import pandas as pd
 
 _OWN = re.compile(
-    r"report\.html|top_cells\.csv|predictions\.csv|patients/[a-z0-9-]+-[0-9a-f]{8}\.html"
-    r"|figures/(calibration|class_results|confusion_matrix|decision_curves|metric_folds|roc_curves)\.svg"
+    r"report\.html|(top_cells|shown_cells|patients|predictions|cohort|flow|differential|enrichment)\.csv"
+    r"|(metrics|controls|faithfulness|composition)\.json"
+    r"|guidelines/((tripod_ai|claim|table1|numbers)\.html|model_card\.(html|md)|table1\.csv|flow\.svg)"
+    r"|patients/[a-z0-9-]+-[0-9a-f]{8}\.html"
+    r"|figures/(target_\d+|calibration|class_results|confusion_matrix|decision_curves|metric_folds|roc_curves)\.(svg|pdf)"
 )
-"""What ``write_report`` writes, relative to the folder; all else is the reader's."""
+"""What ``write_report`` and ``write_guidelines`` write, relative to the folder; all else is the reader's."""
 
 
 def keep_others(report: Path, fresh: Path) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 from milkit.errors import ImageError
 from milkit.explain.ranking import TOP
 from milkit.images import data_uri, read_bytes, read_cell
+from milkit.report.scale import ScaleBar, scale_bar
 
 SHOWN = 144
 """Smaller images are enlarged towards this width, in whole multiples; larger ones stay as they are. CSS pixels."""
@@ -44,6 +45,8 @@ class Picture:
         true_pixels: Whether the picture is the image itself, which a screen must not smooth, and not a reduced one.
         missing: Why there is no picture; empty where there is one.
         agreement: In how many held-out models the cell is among the highest, such as ``9 of 10``; empty where unknown.
+        flags: What a check of the cohort found wrong with the image, such as ``blurred``.
+        bar: To stand below the picture; None where the size of a pixel is unknown.
     """
 
     cell_id: str
@@ -57,6 +60,8 @@ class Picture:
     true_pixels: bool
     missing: str = ""
     agreement: str = ""
+    flags: str = ""
+    bar: ScaleBar | None = None
 
     @property
     def caption(self) -> str:
@@ -71,32 +76,40 @@ class Picture:
     @property
     def description(self) -> str:
         """For who cannot see the image."""
-        missing = f", {self.missing}" if self.missing else ""
-        return f"Cell {self.cell_id}, group {self.group}, rank {self.rank} of {self.n_cells}{missing}"
+        more = "".join(f", {part}" for part in (self.flags, self.missing) if part)
+        return f"Cell {self.cell_id}, group {self.group}, rank {self.rank} of {self.n_cells}{more}"
 
 
-def encode(chosen: pd.DataFrame, root: Path | None, *, reduced: bool) -> Generator[Picture, None, None]:
+def encode(
+    chosen: pd.DataFrame, root: Path | None, *, reduced: bool, micrometres_per_pixel: float | None = None
+) -> Generator[Picture, None, None]:
     """Read and encode cells, in their order, some threads ahead of who takes them.
 
     Args:
-        chosen: One row a picture: cell_id, path, box, group, rank, percentile, n_cells; agreement where it is known.
+        chosen: One row a picture: cell_id, path, box, group, rank, percentile, n_cells; agreement and flags where they
+            are known.
         root: What the paths are relative to; None where it is unknown, which makes placeholders.
         reduced: Small lossy images instead of the true pixels.
+        micrometres_per_pixel: Of the images, where it is known.
     """
+    encode_one = partial(_encode_one, root=root, reduced=reduced, micrometres_per_pixel=micrometres_per_pixel)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         try:
-            yield from pool.map(partial(_encode_one, root=root, reduced=reduced), chosen.to_dict("records"))
+            yield from pool.map(encode_one, chosen.to_dict("records"))
         finally:  # who stops early does not wait for the rest
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _encode_one(cell: dict[Any, Any], root: Path | None, *, reduced: bool) -> Picture:
-    uri, width, height, scale = "", SHOWN, SHOWN, 1
+def _encode_one(
+    cell: dict[Any, Any], root: Path | None, *, reduced: bool, micrometres_per_pixel: float | None
+) -> Picture:
+    uri, width, height, scale, bar = "", SHOWN, SHOWN, 1, None
     missing = "no image" if root is None else ""
     try:
         if root is not None:
             image = read_cell(read_bytes(root, cell["path"]), cell["box"])
             height, width = image.shape[:2]
+            bar = scale_bar(width, micrometres_per_pixel)
             uri = data_uri(image, reduce_to=REDUCED if reduced else None)
             scale = 1 if reduced else max(1, SHOWN // width)
             if reduced:
@@ -116,4 +129,6 @@ def _encode_one(cell: dict[Any, Any], root: Path | None, *, reduced: bool) -> Pi
         true_pixels=not reduced,
         missing=missing,
         agreement="" if pd.isna(cell.get("agreement")) else str(cell["agreement"]),
+        flags=str(cell.get("flags") or ""),
+        bar=bar,
     )

@@ -10,7 +10,11 @@ from markupsafe import Markup
 
 from milkit.bags import cohort_names
 from milkit.explain.ranking import TOP
+from milkit.mil.candidates import ENCODER
+from milkit.report.artefacts import Artefacts, artefact_sentence
+from milkit.report.beside import beside
 from milkit.report.citations import citations
+from milkit.report.composition import shown_composition
 from milkit.report.controls import shown_controls
 from milkit.report.gallery import GROUPS, REDUCED, Picture
 from milkit.report.patients import Patient
@@ -26,8 +30,10 @@ from milkit.report.rankings import shown_rankings
 from milkit.report.results import Results
 from milkit.report.summary import headline, method, question
 from milkit.report.tables import class_table, cohort_table, flow_steps, metrics_table
+from milkit.report.target_results import ShownTarget
+from milkit.report.targets_page import first_screen, sections
 from milkit.report.templates import offline_templates
-from milkit.settings import dump
+from milkit.settings import MilSettings, dump
 
 _HERE = Path(__file__).parent
 _DIGITS = 12
@@ -61,16 +67,33 @@ def patient_page(
     )
 
 
-def report_page(
+_OWN_IDS = "Patient ids are those of your table: share this report as you would share the table."
+_IDS = {
+    "study": "Patients and cells have study ids here. Who they are stands in the folder keys of the workspace, which "
+    "must not be shared.",
+    "pseudonymous": "Patient ids are those of the cohort, of which its recipe says that they are pseudonyms.",
+}
+"""What is said of ids, by the attribute of the store."""
+
+
+def _without_paths(settings: MilSettings) -> MilSettings:
+    """As a reader elsewhere is told: folders of this machine say nothing there, and may say too much."""
+    encoders = {key: [Path(str(path)).name for path in settings.tune[key]] for key in settings.tune if key == ENCODER}
+    folds_file = Path(settings.folds_file.name) if settings.folds_file else None
+    return settings.model_copy(update={"store": None, "folds_file": folds_file, "tune": {**settings.tune, **encoders}})
+
+
+def shared_parts(
     results: Results,
     run: str,
     cards: Sequence[Markup],
     figures: Mapping[str, str],
     warnings: Sequence[str],
+    artefacts: Artefacts,
     *,
     reduced: bool,
-) -> str:
-    """The whole report.
+) -> dict[str, Any]:
+    """What every report has, whatever the run predicts.
 
     Args:
         results: The run.
@@ -78,26 +101,57 @@ def report_page(
         cards: From ``patient_card``.
         figures: SVG text by file name without suffix.
         warnings: What should make a reader careful.
+        artefacts: Of all patients together.
         reduced: Whether the pictures are reduced, which the page then says.
     """
+    return {
+        "run": run,
+        "cohort": results.cohort,
+        "encoder": results.encoder,
+        "head": " or ".join(results.heads),
+        "level": results.level,
+        "warnings": warnings,
+        "flow": flow_steps(results),
+        "cohort_table": cohort_table(results),
+        "figures": {name: Markup(svg) for name, svg in figures.items()},
+        "reading": _reading(results, reduced=reduced),
+        "artefacts": artefact_sentence(artefacts),
+        "beside": beside(results),
+        "cards": cards,
+        "origin": _origin(results),
+        "citations": citations(
+            {
+                "head": results.heads,
+                "encoder": [str(own.get("encoder") or results.encoder) for own in results.encoders],
+                "cohort": cohort_names(results.store.attributes),
+            }
+        ),
+        "settings": dump(_without_paths(results.settings)),
+        "ids": _IDS.get(str(results.store.attributes.get("ids")), _OWN_IDS),
+    }
+
+
+def targets_page(results: Results, targets: Sequence[ShownTarget], around: Mapping[str, Any]) -> str:
+    """The whole report of a run on survival, numbers or several targets; ``around`` are its ``shared_parts``."""
+    template = _templates().get_template("targets.html.j2")
+    branch = "" if results.shared_attention else str(results.cells["class"].iloc[0])
+    own = {"sections": sections(results, targets), "branch": branch, **first_screen(results, targets)}
+    return template.render(**{**around, **own})
+
+
+def report_page(results: Results, around: Mapping[str, Any]) -> str:
+    """The whole report of a run on classes; ``around`` are its ``shared_parts``."""
     predictions = results.patients
     return _templates().get_template("report.html.j2").render(
-        run=run,
-        cohort=results.cohort,
-        encoder=results.encoder,
-        head=" or ".join(results.heads),
+        **around,
         classes=results.classes,
-        level=results.level,
         averaged=results.predictions.table["repeat"].nunique() > 1,
         question=question(results),
         headline=headline(results),
         method=method(results),
         n_patients=len(predictions),
         n_wrong=int((predictions["label"] != predictions["predicted"]).sum()),
-        warnings=warnings,
         controls=shown_controls(results.controls, results.level),
-        flow=flow_steps(results),
-        cohort_table=cohort_table(results),
         metrics_table=metrics_table(results),
         class_table=class_table(results),
         variance_note=variance_note(results),
@@ -106,28 +160,17 @@ def report_page(
         temperature_note=temperature_note(results),
         predictive_table=predictive_table(results),
         decision_notes=decision_notes(results),
-        figures={name: Markup(svg) for name, svg in figures.items()},
-        reading=_reading(results, reduced=reduced),
         rankings=shown_rankings(results.verdicts),
-        cards=cards,
-        origin=_origin(results),
-        citations=citations(
-            {
-                "head": results.heads,
-                "encoder": [results.encoder],
-                "cohort": cohort_names(results.store.attributes),
-            }
-        ),
-        settings=dump(results.settings.model_copy(update={"store": None})),
+        composition=shown_composition(results.composition, results.verdicts),
     )  # fmt: skip
 
 
 def _reading(results: Results, *, reduced: bool) -> str:
     """How the galleries are to be read."""
     if results.shared_attention:
-        attention = "one attention that serves all classes"
+        attention = f"one attention that serves all {'classes' if results.classes else 'outputs'}"
     else:
-        attention = "the attention for the predicted class"
+        attention = "the attention for the predicted class" if results.classes else "the attention of one output"
     if results.imported:
         size = "There are no pictures, since the features were imported without images: find the cells by their ids."
     elif reduced:
@@ -136,10 +179,11 @@ def _reading(results: Results, *, reduced: bool) -> str:
         size = "Pictures show true pixels, 1:1; small ones are enlarged in whole multiples without smoothing."
     agreed = results.cells["agreement"].notna().any()
     badge = f", and in how many of the models the cell is among the {TOP} highest" if agreed else ""
+    bar = " The bar below a picture is as long as it says." if results.micrometres_per_pixel else ""
     return (
         "Cells are ordered by the weight that held-out models gave them "
         f"({attention}, averaged over repeats and seeds). Under each: rank among the patient's cells, and "
-        f"percentile of the weight (P100 is the highest){badge}. {size}"
+        f"percentile of the weight (P100 is the highest){badge}. {size}{bar}"
     )
 
 
@@ -165,4 +209,6 @@ def _origin(results: Results) -> list[tuple[str, str]]:
 
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
-    return offline_templates(_HERE, "report.js", "style.css")
+    environment = offline_templates(_HERE, "report.js", "style.css")
+    environment.globals["top"] = TOP
+    return environment

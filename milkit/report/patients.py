@@ -2,17 +2,32 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from milkit.cohort import natural_key
 from milkit.explain import choose_cells
+from milkit.explain.ranking import TOP
+from milkit.report.artefacts import Artefacts, artefacts_of_patients
+from milkit.report.composition import Differential, differentials
 from milkit.report.rankings import Order, orders
 from milkit.report.results import Results
 from milkit.report.settings import ReportSettings
+from milkit.report.weights_plot import cells_with_half, weights_plot
+
+
+class Stability(NamedTuple):
+    """How far models agree on the ``TOP`` cells.
+
+    ``share`` is the mean, over these cells, of the share of the models in which a cell is among the ``TOP``.
+    """
+
+    share: float
+    n_models: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +45,11 @@ class Patient:
         about: Age and sex, where they are known.
         chosen: The cells to show, one row each (see ``gallery.encode``).
         order: Whether the cells' order can be believed; None where that was not tested.
+        half: The fewest cells that have half of the attention together.
+        weights: How the attention is spread, as a small figure.
+        stability: How far the models agree on the highest cells; None where there is one model, or too few cells.
+        artefacts: How many cells are none to be judged; None where that is unknown.
+        differential: The types of the cells; None where `milkit differential` was not run.
     """
 
     patient_id: str
@@ -42,11 +62,16 @@ class Patient:
     about: str
     chosen: pd.DataFrame
     order: Order | None = None
+    half: int = 0
+    weights: Markup = field(default_factory=Markup)
+    stability: Stability | None = None
+    artefacts: Artefacts | None = None
+    differential: Differential | None = None
 
     @property
     def wrong(self) -> bool:
         """Whether the prediction differs from the label."""
-        return self.label != self.predicted
+        return bool(self.probabilities) and self.label != self.predicted
 
     @property
     def probability(self) -> float:
@@ -69,7 +94,8 @@ def all_patients(results: Results, settings: ReportSettings) -> list[Patient]:
     tested = results.predictions.table.sort_values(["repeat", "fold"])
     folds = {str(name): _folds(part) for name, part in tested.groupby("patient_id", sort=False)}
     columns = [f"p_{name}" for name in results.classes]
-    believed = orders(results.verdicts)
+    believed, typed = orders(results.verdicts), differentials(results.composition, results.verdicts)
+    artefacts = artefacts_of_patients(results.store, results.cells, results.flags)
     patients = []
     for patient_id in sorted(map(str, results.patients.index), key=natural_key):
         row, bag = results.patients.loc[patient_id], cells.get(patient_id, nothing)
@@ -86,6 +112,11 @@ def all_patients(results: Results, settings: ReportSettings) -> list[Patient]:
                 about=_about(covariates.get(patient_id, {})),
                 chosen=_choose(bag, settings, f"{results.settings.seed}/{patient_id}"),
                 order=believed.get(patient_id),
+                half=cells_with_half(weights),
+                weights=weights_plot(weights),
+                stability=_stability(bag),
+                artefacts=artefacts.get(patient_id),
+                differential=typed.get(patient_id),
             )
         )
     return patients
@@ -96,6 +127,13 @@ def _choose(bag: pd.DataFrame, settings: ReportSettings, key: str) -> pd.DataFra
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
     chosen = choose_cells(bag, top=settings.top, random=settings.random, bottom=settings.bottom, seed=seed)
     return chosen.assign(n_cells=len(bag))
+
+
+def _stability(bag: pd.DataFrame) -> Stability | None:
+    top = bag[(bag["rank"] <= TOP) & bag["agreement"].notna()]
+    if top.empty:
+        return None
+    return Stability(float((top["in_top"] / top["n_models"]).mean()), int(top["n_models"].max()))
 
 
 def _folds(tested: pd.DataFrame) -> str:

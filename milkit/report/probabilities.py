@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from math import sqrt
 from typing import Any
 
-from milkit.figures import with_interval
+from milkit.figure_text import with_interval
 from milkit.report.controls import signed
 from milkit.report.results import Results
 from milkit.report.summary import listed

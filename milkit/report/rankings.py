@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from milkit.explain.verdicts import Verdicts
-from milkit.figures import with_interval
+from milkit.figure_text import with_interval
 from milkit.report.controls import signed
 from milkit.report.summary import listed
 from milkit.report.tables import Table

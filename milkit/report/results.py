@@ -7,13 +7,16 @@ from typing import Any
 
 import pandas as pd
 
-from milkit.bags import BagStore
+from milkit.bags import SCALE, BagStore, image_paths
 from milkit.errors import RunError
 from milkit.explain import cell_weights, consensus_predictions
 from milkit.explain.verdicts import VERDICTS, Verdicts
 from milkit.folds import Folds
-from milkit.mil.tuning import heads_of
+from milkit.mil.tuning import encoders_of, heads_of
 from milkit.predictions import SHARED, Attention, Predictions
+from milkit.report.artefacts import Flags, read_flags
+from milkit.report.composition_file import read_composition
+from milkit.report.target_results import ShownTarget, all_predictions, shown_branch, told_of_patients
 from milkit.runs import read_json, run_settings
 from milkit.settings import MilSettings
 from milkit.tables import CELL_COLUMNS, places
@@ -36,9 +39,11 @@ class Results:
         store: The cohort's features, tables and failures.
         source: Where the images lie, and notes about the cohort; any key may be missing.
         patients: One row a patient that was tested: label, predicted, mean probabilities. Index ``patient_id``.
-        cells: One row a cell of these: class, weight, rank, percentile, path, and agreement where it is known.
+        cells: One row a cell of these: class, weight, rank, percentile, path, flags, and agreement where it is known.
         shared_attention: Whether one attention serves all classes.
         verdicts: Which rankings of cells can be believed; None where `milkit explain` was not run.
+        flags: What a check of the cohort found wrong with the cells' images.
+        composition: The content of ``composition.json``, empty where `milkit differential` was not run.
     """
 
     settings: MilSettings
@@ -53,6 +58,8 @@ class Results:
     cells: pd.DataFrame
     shared_attention: bool
     verdicts: Verdicts | None
+    flags: Flags
+    composition: Mapping[str, Any]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -66,8 +73,16 @@ class Results:
 
     @property
     def encoder(self) -> str:
-        """The encoder's name."""
-        return str(self.store.attributes.get("encoder") or self.provenance.get("encoder") or "unnamed encoder")
+        """The encoder's name, or the names of those that training parts chose."""
+        given = self.store.attributes.get("encoder") or self.provenance.get("encoder") or "unnamed encoder"
+        return " or ".join(encoders_of(self.metrics, str(given)))
+
+    @property
+    def encoders(self) -> list[Mapping[str, Any]]:
+        """What is known of each encoder that was used: ``encoder``, ``encoder_seen`` and more."""
+        used = encoders_of(self.metrics, "")
+        several = [one for one in self.provenance.get("encoders", []) if set(_names(one)) & set(used)]
+        return several or [self.store.attributes]
 
     @property
     def heads(self) -> list[str]:
@@ -80,6 +95,12 @@ class Results:
         return Path(self.source["root"]) if self.source.get("root") else None
 
     @property
+    def micrometres_per_pixel(self) -> float | None:
+        """Of the images, where it is known."""
+        known = self.store.attributes.get(SCALE)
+        return float(known) if known else None
+
+    @property
     def imported(self) -> bool:
         """Whether the features came without images, by `milkit import`."""
         return self.store.attributes.get("backend") == "imported"
@@ -90,8 +111,13 @@ class Results:
         return f"{100 * float(self.metrics.get('level', self.settings.level)):g} %"
 
 
-def read_results(run: Path) -> Results:
-    """Read a run folder and the store it names; what is missing, or does not fit together, is a ``RunError``."""
+def read_results(run: Path, targets: tuple[ShownTarget, ...] = ()) -> Results:
+    """Read a run folder and the store it names; what is missing, or does not fit together, is a ``RunError``.
+
+    Args:
+        run: The folder.
+        targets: Of a run that is reported by target; its results have no classes, and words in ``patients``.
+    """
     if not run.is_dir():
         msg = f"There is no run at {run}; make one with `milkit train-mil`, or name another with --run."
         raise RunError(msg)
@@ -102,14 +128,15 @@ def read_results(run: Path) -> Results:
             )
             raise RunError(msg)
     settings, path = run_settings(run)
-    predictions = Predictions.load(run / "predictions.csv")
+    predictions = all_predictions(targets) if targets else Predictions.load(run / "predictions.csv")
     attention = Attention.load(run / "attention.parquet")
     metrics, provenance = read_json(run / "metrics.json"), read_json(run / "provenance.json")
     store = BagStore.open(path)
     source = store.path / "source.json"
-    patients = consensus_predictions(predictions)
+    patients = told_of_patients(targets) if targets else consensus_predictions(predictions)
     _require(patients.index.difference(store.patients.index).tolist(), "patients", store)
-    cells = cell_weights(attention, patients["predicted"])
+    cells = cell_weights(attention, shown_branch(attention, patients) if targets else patients["predicted"])
+    flags = read_flags(store)
     if cells.empty:
         msg = (
             f"{run / 'attention.parquet'} has no weights of the tested patients; make the run again with "
@@ -126,10 +153,17 @@ def read_results(run: Path) -> Results:
         store=store,
         source=read_json(source) if source.is_file() else {},
         patients=patients,
-        cells=_with_paths(cells, store),
+        cells=_with_paths(cells, store).assign(flags=lambda table: table["cell_id"].map(flags.by_cell).fillna("")),
         shared_attention=bool((attention.table["class"] == SHARED).all()),
         verdicts=_verdicts(run, patients["predicted"]),
+        flags=flags,
+        composition=read_composition(run, patients["predicted"].to_dict()),
     )
+
+
+def _names(encoder: Mapping[str, Any]) -> tuple[str, str]:
+    """As a choice of encoders has it: with a part of its digest where several are called alike."""
+    return str(encoder["encoder"]), f"{encoder['encoder']}-{str(encoder['encoder_digest'])[:8]}"
 
 
 def _controls(run: Path) -> Mapping[str, Any]:
@@ -144,6 +178,9 @@ def _controls(run: Path) -> Mapping[str, Any]:
             "controls again with it."
         )
         raise RunError(msg)
+    own = list(found.get("targets", {}).values())
+    if len(own) == 1 and "per_class" in own[0]["model"]:  # one target of classes reads like a run without a target
+        return {**own[0], **{key: found[key] for key in ("warnings", "sentences")}}
     return found
 
 
@@ -163,7 +200,8 @@ def _verdicts(run: Path, predicted: "pd.Series[str]") -> Verdicts | None:
 
 
 def _with_paths(cells: pd.DataFrame, store: BagStore) -> pd.DataFrame:
-    known = store.cells[list(CELL_COLUMNS)].assign(box=[box for _, box in places(store.cells)])
+    boxes = [box for _, box in places(store.cells)]
+    known = store.cells[list(CELL_COLUMNS)].assign(path=image_paths(store), box=boxes)
     joined = cells.merge(known, on=["patient_id", "cell_id"], how="left", validate="one_to_one")
     _require(joined.loc[joined["path"].isna(), "cell_id"].tolist(), "cells", store)
     return joined

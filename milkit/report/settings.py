@@ -19,3 +19,5 @@ class ReportSettings(Settings):
     bottom: Annotated[int, Field(ge=0)] = 3
     single_file: bool = False
     """Keep a large cohort in one file by reducing the pictures (marked as reduced)."""
+    allow_identifiers: str = ""
+    """Why names, dates of birth or record numbers may stand in the report, if any are found; empty: they may not."""

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from milkit import figure_text
 from milkit.bags import seen_in_pretraining
 from milkit.mil.tuning import sentence
 from milkit.patient_flow import without_flow
@@ -27,7 +28,7 @@ def headline(results: Results) -> Headline:
     """The one number that is quoted, with its interval and what guessing would reach."""
     metric = results.metrics.get("balanced_accuracy", {})
     estimate, low, high = (metric.get(key) for key in ("estimate", "ci_low", "ci_high"))
-    chance = 1 / len(results.classes)
+    chance = 1 / max(len(results.classes), 1)
     if estimate is None:
         return Headline(None, None, None, chance, "")
     interval = "" if low is None or high is None else f"({results.level} CI {low:.2f} to {high:.2f}), "
@@ -50,7 +51,7 @@ def method(results: Results) -> list[str]:
     table, settings = results.folds.table, results.settings
     folds, repeats = table.groupby("repeat")["fold"].nunique().max(), table["repeat"].nunique()
     repeated = f", repeated {repeats} times with new folds" if repeats > 1 else ""
-    seeds = f", {settings.seeds} trainings a fold with averaged probabilities" if settings.seeds > 1 else ""
+    seeds = f", {settings.seeds} trainings a fold with averaged predictions" if settings.seeds > 1 else ""
     resamples = results.metrics.get("n_bootstrap")
     kind = "BCa" if str(results.metrics.get("intervals", "")).startswith("BCa") else "percentile"
     intervals = (
@@ -62,7 +63,10 @@ def method(results: Results) -> list[str]:
     )
     note = str(results.source.get("encoder_note") or "")
     what = dict(results.store.attributes.get("encoder_made_of") or {}).get("description")
-    if results.imported:
+    if len(results.encoders) > 1:
+        names = listed([str(own["encoder"]) for own in results.encoders])
+        encoder = f"The encoders {names} turned every cell into features, and each training part chose one."
+    elif results.imported:
         encoder = f"The features of every cell were imported; their encoder is called {results.encoder}."
     else:
         encoder = f"The encoder {results.encoder}{f', {what},' if what else ''} turned every cell into features."
@@ -88,6 +92,8 @@ def warnings(results: Results, n_shown: int, n_unreadable: int) -> list[str]:
     """
     faults = [*_about_encoder(results), *_about_labels(results), *_about_result(results), *_about_sizes(results)]
     faults += [*_about_attention(results), *_about_order(results)]
+    if failed := results.metrics.get("warning"):
+        faults.insert(0, str(failed))
     if not results.controls:
         faults.append(
             "No controls stand beside this run, so that it cannot be told whether age, sex or the number of cells "
@@ -108,22 +114,21 @@ def warnings(results: Results, n_shown: int, n_unreadable: int) -> list[str]:
 
 def listed(names: list[str], limit: int = 8) -> str:
     """``a, b and c``; beyond the limit, how many more there are."""
-    if len(names) > limit:
-        return f"{', '.join(names[:limit])} and {len(names) - limit} more"
-    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part) if names else "none"
+    return figure_text.listed(names, limit)
 
 
 def _about_encoder(results: Results) -> list[str]:
     return [
-        f"The encoder {results.encoder} saw images of {name} (wholly or in part) in its pre-training, without labels, "
+        f"The encoder {own['encoder']} saw images of {name} (wholly or in part) in its pre-training, without labels, "
         "so the result may be better than on images that are new to it."
-        for name in seen_in_pretraining(results.store.attributes)
+        for own in results.encoders
+        for name in seen_in_pretraining({**results.store.attributes, **own})
     ]
 
 
 def _about_result(results: Results) -> list[str]:
     found = headline(results)
-    if found.low is not None and found.low <= found.chance:
+    if results.classes and found.low is not None and found.low <= found.chance:
         return ["The interval of the balanced accuracy includes chance: the cells may say nothing about the class."]
     return []
 
@@ -150,7 +155,7 @@ def _about_sizes(results: Results) -> list[str]:
 def _about_labels(results: Results) -> list[str]:
     now = results.store.patients["label"].reindex(results.patients.index)
     changed = int((now != results.patients["label"]).sum())
-    if changed:
+    if changed and results.classes:
         return [
             f"The labels of {changed} of {len(now)} patients were changed after this run, which has the old ones; make "
             "the run again with `milkit train-mil`."

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from milkit.figures import with_interval
+from milkit.figure_text import with_interval
 from milkit.patient_flow import flow_table
 from milkit.report.results import Results
 

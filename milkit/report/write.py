@@ -1,4 +1,4 @@
-"""VERB run -> report folder: report.html, top_cells.csv, predictions.csv and figures, whole or not at all."""
+"""VERB run -> report folder: report.html, and beside it tables and figures, whole or not at all."""
 
 import os
 import shutil
@@ -11,18 +11,24 @@ import pandas as pd
 from markupsafe import Markup
 
 from milkit import calibration_figures, figures
+from milkit.bags import source_texts
+from milkit.drawing import Drawn
 from milkit.predictions import Predictions
+from milkit.privacy.gate import keep_allowed, release
 from milkit.progress import progress
-from milkit.report.folder import exchange, keep_others, without_formulas
+from milkit.report.artefacts import summed
+from milkit.report.beside import write_beside
+from milkit.report.folder import exchange, keep_others
 from milkit.report.gallery import Picture, encode
-from milkit.report.page import patient_card, patient_page, report_page
+from milkit.report.page import patient_card, patient_page, report_page, shared_parts, targets_page
 from milkit.report.patients import Patient, all_patients
 from milkit.report.results import Results, read_results
 from milkit.report.settings import ReportSettings
 from milkit.report.summary import headline, warnings
 from milkit.report.tables import METRICS
-from milkit.runs import whole_folder, write_text
-from milkit.tables import write_table
+from milkit.report.target_results import read_targets
+from milkit.report.targets_page import target_figures, target_warnings
+from milkit.runs import whole_folder, write_bytes, write_text
 
 CARDS_LIMIT = 24_000_000
 """Bytes of all patients' cards in one file; what is around them fits into the remaining million of a 25 MB page."""
@@ -37,27 +43,33 @@ def write_report(run: Path, settings: ReportSettings) -> Path:
     milkit did not write are kept. A cohort whose pictures exceed ``CARDS_LIMIT`` gets one page a patient in
     ``patients/``, or with ``settings.single_file`` reduced pictures in one file.
     """
-    results = read_results(run)
+    targets = read_targets(run)
+    results = read_results(run, targets)
     patients = all_patients(results, settings)
     fresh = run / f".report.new-{os.getpid()}"
     shutil.rmtree(fresh, ignore_errors=True)
     with whole_folder(fresh) as folder:
-        drawn = _figures(results)
-        for name, svg in drawn.items():
-            write_text(folder / "figures" / f"{name}.svg", f'<?xml version="1.0" encoding="utf-8"?>\n{svg}')
-        write_table(folder / "top_cells.csv", without_formulas(_top_cells(results, patients, settings.top)))
-        write_table(folder / "predictions.csv", without_formulas(results.predictions.table))
+        drawn = target_figures(targets) if targets else _figures(results)
+        for name, figure in drawn.items():
+            write_text(folder / "figures" / f"{name}.svg", f'<?xml version="1.0" encoding="utf-8"?>\n{figure}')
+            write_bytes(folder / "figures" / f"{name}.pdf", figure.pdf())
+        write_beside(folder, run, results, patients, settings.top)
         cards, n_unreadable, reduced = _cards(results, patients, folder, single_file=settings.single_file)
         n_shown = sum(len(patient.chosen) for patient in patients)
-        faults = warnings(results, n_shown, n_unreadable)
-        page = report_page(results, run.resolve().name, cards, drawn, faults, reduced=reduced)
+        faults = [*target_warnings(targets), *warnings(results, n_shown, n_unreadable)]
+        total = summed({patient.patient_id: patient.artefacts for patient in patients if patient.artefacts})
+        around = shared_parts(results, run.resolve().name, cards, drawn, faults, total, reduced=reduced)
+        page = targets_page(results, targets, around) if targets else report_page(results, around)
         write_text(folder / "report.html", page)
         keep_others(run / "report", folder)
+        known = source_texts(results.store)
+        allowed = release(folder, "report", reason=settings.allow_identifiers, known=known)
     exchange(run / "report", fresh)
+    keep_allowed(run / "provenance.json", allowed)
     return run / "report" / "report.html"
 
 
-def _figures(results: Results) -> dict[str, str]:
+def _figures(results: Results) -> dict[str, Drawn]:
     table, classes = results.predictions.table, results.classes
     per_class = results.metrics.get("per_class", {})
     named = {name: results.metrics.get(key, {}) for key, (name, _) in METRICS.items()}
@@ -76,15 +88,6 @@ def _figures(results: Results) -> dict[str, str]:
     if results.metrics.get("decision_curves"):
         drawn["decision_curves"] = calibration_figures.decision_curves(results.metrics["decision_curves"])
     return drawn
-
-
-def _top_cells(results: Results, patients: list[Patient], top: int) -> pd.DataFrame:
-    """The cells that weigh most for the predicted class; ``agreement`` stays empty where it was not computed."""
-    columns = ["patient_id", "class", "rank", "cell_id", "path", "weight", "percentile", "agreement"]
-    position = {patient.patient_id: number for number, patient in enumerate(patients)}
-    cells = results.cells[results.cells["rank"] <= top].reindex(columns=columns)
-    order = cells.assign(position=cells["patient_id"].map(position)).sort_values(["position", "rank"]).index
-    return cells.loc[order]
 
 
 def _cards(
@@ -127,7 +130,7 @@ def _pages(
 def _illustrate(results: Results, patients: list[Patient], *, reduced: bool) -> Generator[Illustrated, None, None]:
     """Patients with their pictures, encoded in the background for all patients in one go."""
     chosen = pd.concat([patient.chosen for patient in patients], ignore_index=True)
-    pictures = encode(chosen, results.root, reduced=reduced)
+    pictures = encode(chosen, results.root, reduced=reduced, micrometres_per_pixel=results.micrometres_per_pixel)
     with progress("report", len(chosen), "images") as advance, closing(pictures):
         for patient in patients:
             yield patient, list(islice(pictures, len(patient.chosen)))
