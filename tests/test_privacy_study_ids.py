@@ -25,6 +25,8 @@ from milkit.tables import read_table
 
 NAMES = ("Mueller", "Özdemir", "Kowalska", "Иванов", "Nguyen", "OBrien", "Santos", "Weber", "Yilmaz", "Dubois",
          "Papadopoulos", "Lindqvist")  # fmt: skip
+pytestmark = pytest.mark.slow
+
 PATIENTS = tuple(f"{name}_19{50 + number}-03-02" for number, name in enumerate(NAMES))
 FAST = ("--set", "training.max_epochs=2", "--set", "bootstrap=100")
 PLUGIN = """
@@ -39,6 +41,7 @@ class Means(nn.Module):
 if "means" not in ENCODERS.names():
     @ENCODERS.register("means")
     def means() -> Encoder:
+        '''Colours of the four quarters.'''
         model, transform = Means(), Transform(size=8)
         digest = encoder_digest(model, transform, version="1")
         return Encoder("means", model, transform, 12, digest, precisions=("fp32",))
@@ -335,7 +338,6 @@ def test_a_recipe_that_changes_its_mind_is_followed_without_encoding_again(tmp_p
     assert (store / "features" / "c" / "0" / "0").stat().st_mtime_ns == before
 
 
-@pytest.mark.slow
 def test_an_atlas_has_study_ids_and_pictures(work: Path) -> None:
     run = work / "runs" / "first"
     _run(work, "atlas", "--run", run, "--set", "neighbours=5")
