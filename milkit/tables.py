@@ -1,12 +1,15 @@
-"""CSV tables of stores and runs: ids stay text, only empty fields are missing, and a table is whole or not there."""
+"""Tables of stores and runs: ids stay text, only empty fields are missing, and a table is whole or not there."""
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from milkit.errors import StoreError
-from milkit.runs import write_text
+from milkit.runs import whole_file, write_text
 
 CELL_COLUMNS = ("cell_id", "patient_id", "path")
 """What every cell has; a store's features depend on these, and on ``box`` where there is one."""
@@ -59,3 +62,14 @@ def places(cells: pd.DataFrame) -> list[tuple[str, str]]:
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table, whole or not at all."""
     write_text(path, table.to_csv(index=False))
+
+
+def write_parquet(path: Path, table: pd.DataFrame, about: Mapping[str, Any]) -> None:
+    """Write a table as Parquet, whole or not at all; its schema's metadata hold ``about`` as JSON under ``milkit``."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = pa.Table.from_pandas(table, preserve_index=False)
+    rows = rows.replace_schema_metadata({**(rows.schema.metadata or {}), b"milkit": json.dumps(dict(about)).encode()})
+    with whole_file(path) as partial:
+        pq.write_table(rows, partial)

@@ -263,7 +263,9 @@ def test_a_newer_or_another_table_is_refused(run: Path, monkeypatch: pytest.Monk
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"is no finished run; make one with `milkit train-mil`, or name its folder"):
+    with pytest.raises(
+        RunError, match=r"is no finished run \(settings.yaml is missing\); make one with `milkit train-mil`"
+    ):
         explain(tmp_path, QUICK)
 
 

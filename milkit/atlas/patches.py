@@ -16,8 +16,8 @@ from milkit import settings as recipes
 from milkit.atlas.components import Components, principal_components
 from milkit.atlas.page import patches_page
 from milkit.atlas.settings import PatchSettings
-from milkit.atlas.sources import images_of, refuse_both, run_weights, store_of_run
-from milkit.bags import BagStore, image_paths, source_texts, study_cells
+from milkit.atlas.sources import images_of, refuse_both, run_weights
+from milkit.bags import BagStore, image_paths, source_texts, store_of_run, study_cells
 from milkit.encoder import Encoder, choose_device, load_encoder
 from milkit.errors import ImageError, RunError, SettingsError, StoreError, first_rows
 from milkit.images import RgbImage, data_uri, read_bytes, read_cell

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from milkit.bags import BagStore
+from milkit.bags import BagStore, store_of_run
 from milkit.errors import RunError, SettingsError, StoreError, UnknownName
 from milkit.explain import cell_weights, consensus_predictions
 from milkit.folds import ROLES, Folds
 from milkit.predictions import SHARED, Attention, Predictions
-from milkit.runs import read_json, run_settings
+from milkit.runs import read_json
 
 TYPES = "cell_types.parquet"
 """In a run's folder: patient_id, cell_id, cell_type, the types that a probe gave to cells."""
@@ -98,23 +98,6 @@ def source_of_store(store: BagStore, share: float, seed: int) -> Source:
         roles[own.index[chosen]] = "train"
     divided = f"{100 * share:g} % of each class, drawn with seed {seed}" if share < 1 else "all of them"
     return Source(store, images_of(store), roles, divided, None, None, None, {"share": share})
-
-
-def store_of_run(run: Path) -> BagStore:
-    """The store behind a run, where it is still the one that the run was made from; else a ``RunError``."""
-    for name in ("settings.yaml", "folds.csv"):
-        if not (run / name).is_file():
-            msg = f"{run} is no finished run ({name} is missing); make one with `milkit train-mil`, or name its folder."
-            raise RunError(msg)
-    store, made_from = BagStore.open(run_settings(run)[1]), read_json(run / "provenance.json")
-    for key, what in (("cohort_digest", "cells"), ("encoder_digest", "encoder")):
-        if made_from.get(key) and made_from[key] != store.attributes.get(key):
-            msg = (
-                f"The store {store.path} has another {key} than when the run was made, so its {what} changed; give the "
-                "store that the run was made from, or make the run again with `milkit train-mil`."
-            )
-            raise RunError(msg)
-    return store
 
 
 def run_weights(run: Path) -> "tuple[pd.DataFrame | None, pd.Series[str] | None]":

@@ -108,7 +108,7 @@ def controls_of(
     if alone and added is None:
         absent.append("The run has no predictions of validation patients, so there is no increment of the model.")
     n_classes = len(np.unique(study.labels[study.rows]))
-    result = _facts(folds, settings) | {
+    result = control_facts(FORMAT, VERSION, folds, settings) | {
         "n_patients": len(study.rows),
         "chance": {"balanced_accuracy": 1 / n_classes, "auroc_macro": 0.5},
         "model": study.scorer.summary(scores),
@@ -145,7 +145,7 @@ def controls_or_failure(
         study = {"n_patients": metrics["n_patients"], "model": model}
         nothing: dict[str, Any] = {"controls": [], "increment": None, "absent": []}
         said = {"warnings": [sentence], "sentences": [sentence], "failed": kind}
-        return _facts(folds, settings) | study | nothing | said
+        return control_facts(FORMAT, VERSION, folds, settings) | study | nothing | said
 
 
 def _bare(figure: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,10 +158,11 @@ def _known_in_all(study: Study, columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in columns if all(known[name][split.train].any() for split in study.splits))
 
 
-def _facts(folds: Folds, settings: MilSettings) -> dict[str, Any]:
+def control_facts(kind: str, version: int, folds: Folds, settings: MilSettings) -> dict[str, Any]:
+    """What a file of controls says of itself: its format and version, the folds, and how intervals were made."""
     return {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": kind,
+        "version": version,
         "folds_digest": folds.digest,
         "level": settings.level,
         "n_bootstrap": settings.bootstrap,

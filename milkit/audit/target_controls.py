@@ -24,7 +24,7 @@ import pandas as pd
 
 from milkit.audit.columns import covariate_columns, differential_columns
 from milkit.audit.control_sentences import column_names
-from milkit.audit.controls import MOST_COLUMNS, NAMES, PERMUTATIONS, controls_of
+from milkit.audit.controls import MOST_COLUMNS, NAMES, PERMUTATIONS, control_facts, controls_of
 from milkit.audit.outcome_models import COX, RIDGE, Model, held_out, shuffled
 from milkit.audit.pooled import Pooled, pool
 from milkit.audit.simple_models import (
@@ -95,7 +95,11 @@ def target_controls(store: BagStore, folds: Folds, targets: Sequence[Judged], se
         prefix = f"{name}: " if len(found) > 1 else ""
         warnings += [prefix + text for text in first]
         notes += [prefix + text for text in others if text not in first]
-    return _facts(folds, settings) | {"targets": found, "warnings": warnings, "sentences": [*warnings, *notes]}
+    return control_facts(FORMAT, VERSION, folds, settings) | {
+        "targets": found,
+        "warnings": warnings,
+        "sentences": [*warnings, *notes],
+    }
 
 
 def target_controls_or_failure(
@@ -111,23 +115,12 @@ def target_controls_or_failure(
             f"The controls beside this run failed ({kind}; the traceback is in log.txt), so that it cannot be told "
             "whether age, sex or the number of cells alone would do as well."
         )
-        return _facts(folds, settings) | {
+        return control_facts(FORMAT, VERSION, folds, settings) | {
             "targets": {},
             "warnings": [sentence],
             "sentences": [sentence],
             "failed": kind,
         }
-
-
-def _facts(folds: Folds, settings: MilSettings) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "folds_digest": folds.digest,
-        "level": settings.level,
-        "n_bootstrap": settings.bootstrap,
-        "seed": settings.seed,
-    }
 
 
 def _of_target(bags: Pooled, folds: Folds, target: Judged, settings: MilSettings) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The noun BagStore: features of every cell of a cohort under one encoder; ``store`` documents the files."""
 
+from milkit.bags.of_run import store_of_run
 from milkit.bags.seen import cohort_names, seen_in_pretraining
 from milkit.bags.store import BLOCK, Bag, BagStore
 from milkit.bags.study import image_paths, open_patients, source_texts, study_cells, study_patients
@@ -17,6 +18,7 @@ __all__ = [
     "open_patients",
     "seen_in_pretraining",
     "source_texts",
+    "store_of_run",
     "study_cells",
     "study_patients",
 ]

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from milkit.errors import RunError
-from milkit.runs import provenance, whole_file
+from milkit.runs import provenance
+from milkit.tables import write_parquet
 
 CELL_TYPES = "cell_types.parquet"
 FORMAT, VERSION = "milkit-cell-types", 1
@@ -53,11 +54,4 @@ class CellTypes:
 
     def save(self, path: Path, **about: Any) -> None:
         """Write it, whole or not at all; ``about`` holds what made it."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        table = pa.Table.from_pandas(self.table, preserve_index=False)
-        facts = {"format": FORMAT, "version": VERSION, **about, **provenance()}
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"milkit": json.dumps(facts).encode()})
-        with whole_file(path) as partial:
-            pq.write_table(table, partial)
+        write_parquet(path, self.table, {"format": FORMAT, "version": VERSION, **about, **provenance()})

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from milkit.bags import BagStore
+from milkit.bags import BagStore, store_of_run
 from milkit.composition.cell_typing import CrossTyped, Typed, type_cells, type_labelled, untaught
 from milkit.composition.differential import BAG, COLUMNS, Counts, class_rows, count, patient_rows
 from milkit.composition.enrichment import enrichment_rows, enrichment_table
@@ -18,11 +18,10 @@ from milkit.composition.sentences import assumptions, sentences, warnings
 from milkit.composition.settings import DifferentialSettings
 from milkit.composition.shares import shares_over_groups
 from milkit.composition.table import CELL_TYPES, CellTypes
-from milkit.errors import RunError
 from milkit.explain.verdicts import Verdicts
 from milkit.progress import progress
 from milkit.report.folder import without_formulas
-from milkit.runs import provenance, read_json, run_settings, write_json
+from milkit.runs import provenance, write_json
 from milkit.statistics.intervals import without_nan
 from milkit.tables import write_table
 
@@ -62,7 +61,7 @@ def compose(run: Path, settings: DifferentialSettings) -> dict[str, Any]:
         StoreError: The labelled cells are of another encoder, or have no labels.
         FoldError: There are too few labelled cells.
     """
-    ranked, store = read_rankings(run, settings.top), _store_of(run)
+    ranked, store = read_rankings(run, settings.top), store_of_run(run)
     reference = read_reference(store, settings)
     typed = _type_run(store, reference, settings)
     counts = count(ranked, typed.cell_types, reference.types)
@@ -100,19 +99,6 @@ def compose(run: Path, settings: DifferentialSettings) -> dict[str, Any]:
     write_table(run / ENRICHMENT, without_formulas(enrichment_table(enrichment)))
     write_json(run / COMPOSITION, plain)
     return plain
-
-
-def _store_of(run: Path) -> BagStore:
-    """The store behind the run, if it is still the one that the run was made from."""
-    store, made_from = BagStore.open(run_settings(run)[1]), read_json(run / "provenance.json")
-    for key, what in (("cohort_digest", "cells"), ("encoder_digest", "encoder")):
-        if made_from.get(key) and made_from[key] != store.attributes.get(key):
-            msg = (
-                f"The store {store.path} has another {key} than when the run was made, so its {what} changed; give the "
-                "store that the run was made from, or make the run again with `milkit train-mil`."
-            )
-            raise RunError(msg)
-    return store
 
 
 def _type_run(store: BagStore, reference: Reference, settings: DifferentialSettings) -> _TypedRun:

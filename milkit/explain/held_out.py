@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from milkit.bags import BagStore
+from milkit.bags import BagStore, store_of_run
 from milkit.covariates import CovariateEncoding
 from milkit.encoder import choose_device
 from milkit.errors import RunError
@@ -76,19 +76,9 @@ def read_heads(run: Path, device: str) -> HeldOutHeads:
     Raises:
         RunError: The folder is no finished run, or a head is missing or damaged, or the store is another one now.
     """
-    if not (run / "settings.yaml").is_file() or not (run / "folds.csv").is_file():
-        msg = f"{run} is no finished run; make one with `milkit train-mil`, or name its folder."
-        raise RunError(msg)
-    settings, path = run_settings(run)
+    store = store_of_run(run)
+    settings, _ = run_settings(run)
     predictions = Predictions.load(run / "predictions.csv")
-    store, made_from = BagStore.open(path), read_json(run / "provenance.json")
-    for key, what in (("cohort_digest", "cells"), ("encoder_digest", "encoder")):
-        if made_from.get(key) and made_from[key] != store.attributes.get(key):
-            msg = (
-                f"The store {store.path} has another {key} than when the run was made, so its {what} changed; give the "
-                "store that the run was made from, or make the run again with `milkit train-mil`."
-            )
-            raise RunError(msg)
     chosen = choose_device(device)
     tested_by: dict[str, list[Model]] = {}
     heads, encoders, encodings = dict[Model, Standardised](), dict[Model, str](), dict[Model, CovariateEncoding]()

@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from milkit.errors import RunError
-from milkit.runs import provenance, whole_file
+from milkit.runs import provenance
+from milkit.tables import write_parquet
 
 FORMAT, VERSION = "milkit-explain", 1
 EXPLANATIONS = "explain.parquet"
@@ -61,16 +62,7 @@ class Explanations:
 
     def save(self, path: Path, **about: Any) -> None:
         """Write ``explain.parquet``, whole or not at all; ``about`` holds ``top``, ``methods``, ``heads_sha256``."""
-        import json
-
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        table = pa.Table.from_pandas(self.table, preserve_index=False)
-        facts = {"format": FORMAT, "version": VERSION, **about, **provenance()}
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"milkit": json.dumps(facts).encode()})
-        with whole_file(path) as partial:
-            pq.write_table(table, partial)
+        write_parquet(path, self.table, {"format": FORMAT, "version": VERSION, **about, **provenance()})
 
     @staticmethod
     def _about(metadata: dict[bytes, bytes]) -> dict[str, Any]:
