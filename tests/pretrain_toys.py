@@ -1,6 +1,6 @@
 """Drawn cells in Acevedo's layout, and the recipe of a training that takes seconds."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,13 @@ TINY = {
 }
 
 
-def draw_acevedo(
-    folder: Path, n: int, *, side: int = 48, first: int = 0, tint: float = 0.0, kinds: Mapping[str, Any] = KINDS
-) -> Path:
-    """``n`` cells of each kind, each under a stain of its own; numbers begin at ``first``, and no two are alike.
+def lit_cells(
+    folder: Path, n: int, *, first: int, tint: float, kinds: Mapping[str, Any] = KINDS
+) -> Iterator[tuple[Path, np.ndarray, np.random.Generator]]:
+    """``n`` cells of each kind: where each is to lie in Acevedo's layout, its field, and its own random numbers.
 
-    ``tint`` is how much of red, green and blue each image lacks at most, as if every one were taken in another light.
+    Each has a stain of its own; ``tint`` is how much of red, green and blue each lacks at most, as if every one were
+    taken in another light.
     """
     for place, (prefix, (home, kind)) in enumerate(kinds.items()):
         (folder / home).mkdir(parents=True, exist_ok=True)
@@ -58,8 +59,15 @@ def draw_acevedo(
             generator = np.random.default_rng([place, number])
             cell = draw_cell(kind, draw_stain(generator), generator)
             lit = (cell * generator.uniform(1 - tint, 1, size=3)).astype(np.uint8)
-            image = Image.fromarray(lit).resize((side, side), Image.Resampling.BOX)
-            image.save(folder / home / f"{prefix}_{number}.jpg", quality=95)
+            yield folder / home / f"{prefix}_{number}.jpg", lit, generator
+
+
+def draw_acevedo(
+    folder: Path, n: int, *, side: int = 48, first: int = 0, tint: float = 0.0, kinds: Mapping[str, Any] = KINDS
+) -> Path:
+    """Write the cells of ``lit_cells``, whose numbers begin at ``first``, as squares of ``side`` pixels."""
+    for path, lit, _ in lit_cells(folder, n, first=first, tint=tint, kinds=kinds):
+        Image.fromarray(lit).resize((side, side), Image.Resampling.BOX).save(path, quality=95)
     return folder
 
 

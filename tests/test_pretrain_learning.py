@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pretrain_toys import KINDS
+from pretrain_toys import lit_cells
 from torch import Tensor, nn
 
-from cohorts.cell_drawing import draw_cell, draw_stain
 from encoders.dinov2.engines import new_networks
 from encoders.dinov2.monitors import Validation
 from encoders.dinov2.pretrain import pretrain, transform_of
@@ -28,16 +26,11 @@ FEWER_STEPS = {"iterations": 1000, "warmup": 100, "teacher_warmup": 500, "freeze
 
 def draw(folder: Path, n: int, first: int) -> Path:
     """``n`` cells of each of six kinds, which colour, place and size alone do not tell apart."""
-    for place, (prefix, (home, kind)) in enumerate(KINDS.items()):
-        (folder / home).mkdir(parents=True, exist_ok=True)
-        for number in range(first, first + n):
-            generator = np.random.default_rng([place, number])
-            cell = draw_cell(kind, draw_stain(generator), generator)
-            lit = (cell * generator.uniform(1 - TINT, 1, size=3)).astype(np.uint8)
-            side = round(SIDE * generator.uniform(1 - ZOOM, 1))
-            room = len(lit) - side
-            y, x = (room // 2 + generator.integers(-OFF_CENTRE, OFF_CENTRE + 1, 2)).clip(0, room)
-            Image.fromarray(lit[y : y + side, x : x + side]).save(folder / home / f"{prefix}_{number}.jpg", quality=95)
+    for path, lit, generator in lit_cells(folder, n, first=first, tint=TINT):
+        side = round(SIDE * generator.uniform(1 - ZOOM, 1))
+        room = len(lit) - side
+        y, x = (room // 2 + generator.integers(-OFF_CENTRE, OFF_CENTRE + 1, 2)).clip(0, room)
+        Image.fromarray(lit[y : y + side, x : x + side]).save(path, quality=95)
     return folder
 
 
