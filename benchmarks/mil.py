@@ -3,6 +3,8 @@
 189 patients of five classes with 99 to 500 cells each, of 384 and of 1,024 features, in memory. One fold-epoch is an
 epoch over the training patients of a fold (113) and a look at its validation patients (38). Every way is a process of
 its own, so that no setting of one leaks into another; they take turns, round after round, and the medians are compared.
+A turn is the mean of the epochs that fit into a second (at least one), after one that is not counted: in a training,
+epochs follow each other, and the caches that another process has just filled would cost a short epoch more than a long.
 
 (a) plain          the usual loop, as papers' repositories write it: a data loader that gives one patient at a time, a
                    gated attention head in CLAM's size (512, 256, dropout 0.25), Adam and a step for every patient
@@ -42,6 +44,8 @@ BARS = {"same_head_fp32": 2.0, "same_head_bf16": 3.0, "default_head": 12.0, "com
 CLASSES = {"APL": 24, "NPM1": 36, "CBFB_MYH11": 37, "RUNX1_RUNX1T1": 32, "control": 60}
 SAME, DEFAULT = (512, 256), (128, 128)
 """Widths of the projection and of the attention."""
+TURN = 1.0
+"""Seconds that a way is measured for, at least, before the next has its turn."""
 
 
 def main() -> None:
@@ -100,7 +104,7 @@ def fold(labels: list[int], share: float) -> tuple[list[int], list[int]]:
 
 
 def work(way: str, dim: int, share: float) -> None:
-    """A worker: get ready, say so, and answer each line on stdin with the seconds of a fold-epoch."""
+    """A worker: get ready, say so, and answer each line on stdin with the seconds of a fold-epoch (``turn``)."""
     torch.manual_seed(0)
     bags, labels = simulated(dim)
     train, validation = fold(labels, share)
@@ -110,7 +114,7 @@ def work(way: str, dim: int, share: float) -> None:
     cells = [sum(len(bags[i]) for i in part) for part in (train, validation)]
     print(json.dumps({"cells": cells, "patients": [len(train), len(validation)]}), flush=True)
     for _ in sys.stdin:
-        print(json.dumps({"seconds": timed(epoch), **(ceilings(dim) if way == "same" else {})}), flush=True)
+        print(json.dumps({"seconds": turn(epoch), **(ceilings(dim) if way == "same" else {})}), flush=True)
 
 
 class GatedAttention(nn.Module):
@@ -300,6 +304,15 @@ def write_store(path: Path, dim: int) -> None:
     for name, bag in zip(names, bags, strict=True):
         store.write(name, bag.numpy(), np.zeros((len(bag), 32), dtype=np.uint8), {})
     store.close()
+
+
+def turn(epoch: Callable[[], None]) -> float:
+    """Seconds of an epoch among others: the mean of as many as ``TURN`` asks for, after one that warms up."""
+    epoch()
+    seconds: list[float] = []
+    while sum(seconds) < TURN:
+        seconds.append(timed(epoch))
+    return statistics.mean(seconds)
 
 
 def timed(call: Callable[[], Any]) -> float:
