@@ -131,12 +131,13 @@ def test_one_fixed_test_has_no_test_over_folds(write_run: WriteRun) -> None:
     assert result["distinct_folds"] == 1
 
 
-def test_a_run_that_predicts_no_classes_is_refused(write_run: WriteRun) -> None:
+def test_a_run_without_predictions_is_refused(write_run: WriteRun) -> None:
     runs = [write_run("a"), write_run("b")]
     table = pd.read_csv(runs[1] / "predictions.csv")
     table[["patient_id", "repeat", "fold", "label"]].to_csv(runs[1] / "predictions.csv", index=False)
     assert refused(*runs) == (
-        f"The run {runs[1]} predicts no classes, which a comparison is made of; name runs that do."
+        f"{runs[1] / 'predictions.csv'} holds neither classes nor risks nor numbers; make the run again with `milkit "
+        "train-mil`."
     )
 
 
@@ -233,8 +234,8 @@ def test_runs_of_other_labels_are_refused(write_run: WriteRun) -> None:
     labels = LABELS.copy()
     labels["P00"], labels["P01"] = labels["P01"], labels["P00"]
     expected = (
-        "The runs 'a' and 'b' have different labels of 2 patients (P00, P01); make the older run again with `milkit "
-        "train-mil`."
+        "The runs 'a' and 'b' have different labels of 2 patients (P00, P01); compare runs of one target, or make the "
+        "older run again with `milkit train-mil`."
     )
     assert refused(write_run("a"), write_run("b", labels=labels)) == expected
 

@@ -58,8 +58,8 @@ def compare_all(models: Sequence[OutOfFold], plan: Plan) -> list[dict[str, Any]]
     pairs = [(a, b) for a in range(len(models)) for b in range(a + 1, len(models))]
     found = [{"first": a, "second": b, **_compare(models[a], models[b], plan)} for a, b in pairs]
     for name in HEADLINES:
-        _adjust([pair[name] for pair in found])
-    _adjust([one for pair in found for one in pair["per_class"].values()])
+        adjust([pair[name] for pair in found])
+    adjust([one for pair in found for one in pair["per_class"].values()])
     result: list[dict[str, Any]] = without_nan(found)
     return result
 
@@ -69,11 +69,11 @@ def _compare(first: OutOfFold, second: OutOfFold, plan: Plan) -> dict[str, Any]:
     per_class = {}
     for c, name in enumerate(first.classes):
         own, others = first.probabilities[:, :, c], second.probabilities[:, :, c]
-        per_class[name] = _row(delong_test(first.labels == c, own, others, plan.level))
+        per_class[name] = row_of(delong_test(first.labels == c, own, others, plan.level))
     return {
         "balanced_accuracy": _balanced(first, second, plan),
-        "balanced_accuracy_folds": _row(Comparison(*folds)),
-        "auroc_macro": _row(macro_delong_test(first.labels, first.probabilities, second.probabilities, plan.level)),
+        "balanced_accuracy_folds": row_of(Comparison(*folds)),
+        "auroc_macro": row_of(macro_delong_test(first.labels, first.probabilities, second.probabilities, plan.level)),
         "per_class": per_class,
     }
 
@@ -103,14 +103,16 @@ def _balanced(first: OutOfFold, second: OutOfFold, plan: Plan) -> dict[str, floa
         return result
 
     tested = permutation_test(of_chosen, len(first.labels), n_permutations=plan.n_permutations, seed=plan.seed)
-    return _row(Comparison(*gap, tested.p_value))
+    return row_of(Comparison(*gap, tested.p_value))
 
 
-def _row(found: Comparison) -> dict[str, float]:
+def row_of(found: Comparison) -> dict[str, float]:
+    """What is told of a comparison."""
     return {"difference": found.difference, "ci_low": found.ci_low, "ci_high": found.ci_high, "p": found.p_value}
 
 
-def _adjust(rows: list[dict[str, float]]) -> None:
+def adjust(rows: list[dict[str, float]]) -> None:
+    """Add ``p_holm``, over all of the rows."""
     adjusted = holm(np.array([row["p"] for row in rows]))
     for row, p_value in zip(rows, adjusted, strict=True):
         row["p_holm"] = float(p_value)
