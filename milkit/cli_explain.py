@@ -19,6 +19,9 @@ def explain(
         str | None,
         typer.Option(help="attention,leave_one_out,integrated_gradients,single_cell: some of these; all by default."),
     ] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="NAME", help="For which target of a run on several; the first by default.")
+    ] = None,
     config: Config = None,
     known: Annotated[
         Path | None, typer.Option(help="A CSV of cells that are known to matter: cell_id, and planted or cell_type.")
@@ -33,7 +36,7 @@ def explain(
 
     Writes explain.parquet and faithfulness.json into the run folder.
     """
-    given: dict[str, Any] = {"run": run, "known": known, "top": top, "seed": seed, "device": device}
+    given: dict[str, Any] = {"run": run, "target": target, "known": known, "top": top, "seed": seed, "device": device}
     given["methods"] = _names(methods) if methods is not None else None
     from milkit.explain.settings import ExplainSettings
 
@@ -51,6 +54,8 @@ def explain(
     fewest, most = result["n_models"]
     models = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     print(f"patients {result['n_patients']}, each explained by {models} held-out model{'' if most == 1 else 's'}")
+    if result["target"]:
+        print(f"target   {result['target']['name']} ({result['target']['kind']})")
     for name, told in result["methods"].items():
         print(_line(name, told))
     print(f"explain {folder / 'explain.parquet'}\nfaithfulness {folder / 'faithfulness.json'}")

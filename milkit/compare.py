@@ -16,7 +16,7 @@ import yaml
 from milkit.errors import RunError, SettingsError, first_rows
 from milkit.folds import Folds
 from milkit.mil.tuning import encoders_of, heads_of
-from milkit.predictions import Predictions, prediction_files
+from milkit.predictions import Predictions, choose_target
 from milkit.runs import read_json
 from milkit.settings import MilSettings, find_recipe, load, recipe_names
 from milkit.statistics.comparison import Plan, compare_all
@@ -134,17 +134,11 @@ def _read(path: Path, target: str | None) -> Run:
             raise RunError(msg)
     settings, metrics = load(MilSettings, path / "settings.yaml", {}), read_json(path / "metrics.json")
     several: dict[str, Any] = metrics.get("targets", {})
-    known = list(several) or [metrics.get("target", {}).get("name", "label")]
-    if (target or len(known) > 1) and target not in known:
-        given = f"--target {target} was given" if target else "no --target was given"
-        msg = f"The run {path} predicts {', '.join(known)}, and {given}; name one of its targets by --target."
-        raise RunError(msg)
-    chosen = target or known[0]
-    file = prediction_files(known)[known.index(chosen)]
-    predictions = Predictions.load(path / file, any_target=True)
+    chosen, file = choose_target(path, metrics, target)
+    predictions = Predictions.load(file, any_target=True)
     predicts = "classes" if predictions.classes else "risks" if "risk" in predictions.table else "numbers"
     if predicts == "numbers" and "predicted" not in predictions.table:
-        msg = f"{path / file} holds neither classes nor risks nor numbers; make the run again with `milkit train-mil`."
+        msg = f"{file} holds neither classes nor risks nor numbers; make the run again with `milkit train-mil`."
         raise RunError(msg)
     provenance, folds = read_json(path / "provenance.json"), Folds.load(path / "folds.csv")
     return Run(

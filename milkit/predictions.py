@@ -1,8 +1,9 @@
 """The two result tables of a run: one row a patient, and one row a cell. Held-out patients only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,26 @@ _OTHER_TARGETS = "name a run of `milkit train-mil` without --target, whose targe
 def prediction_files(targets: Sequence[str]) -> list[str]:
     """Names of the tables of predictions in a run on these targets."""
     return ["predictions.csv"] if len(targets) == 1 else [f"predictions.{name}.csv" for name in targets]
+
+
+def choose_target(run: Path, metrics: Mapping[str, Any], target: str | None) -> tuple[str, Path]:
+    """One of the targets of a run, and where its predictions are.
+
+    Args:
+        run: The run folder.
+        metrics: The content of its ``metrics.json``.
+        target: A name, or None of a run on one target.
+
+    Raises:
+        RunError: The run has no target of this name, or several where none was named.
+    """
+    known = list(metrics.get("targets", {})) or [metrics.get("target", {}).get("name", "label")]
+    if (target or len(known) > 1) and target not in known:
+        given = f"--target {target} was given" if target else "no --target was given"
+        msg = f"The run {run} predicts {', '.join(known)}, and {given}; name one of its targets by --target."
+        raise RunError(msg)
+    chosen = target or known[0]
+    return chosen, run / prediction_files(known)[known.index(chosen)]
 
 
 @dataclass(frozen=True, slots=True)

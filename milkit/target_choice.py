@@ -1,7 +1,7 @@
 """The targets that settings ask for, from the columns of the patients; what cannot be learned is refused here."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,19 @@ def choose_targets(settings: MilSettings, patients: pd.DataFrame, classes: Seque
     if [target.columns for target in targets] == [("label",)] and isinstance(targets[0], Classes):
         return ()
     return targets
+
+
+def described_target(facts: Mapping[str, Any]) -> Target:
+    """The target that was saved beside a head: ``name``, ``kind``, ``columns`` and ``outputs``."""
+    name, columns, outputs = str(facts["name"]), tuple(facts["columns"]), tuple(facts["outputs"])
+    match facts["kind"]:
+        case Classes.kind:
+            return Classes(name, columns, outputs)
+        case Survival.kind:
+            return Survival(name, columns)
+        case DiscreteSurvival.kind:
+            return DiscreteSurvival(name, columns, len(outputs))
+    return Regression(name, columns)
 
 
 def stratify(targets: Sequence[Target], patients: pd.DataFrame) -> pd.DataFrame:

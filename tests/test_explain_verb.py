@@ -226,11 +226,12 @@ def test_a_head_that_cannot_be_taken_apart_is_left_to_who_asks(toy_store: BagSto
     assert not (run / "faithfulness.json").exists()
 
 
-def test_a_run_on_another_target_is_not_explained_quickly(tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_read_is_not_explained_quickly(tmp_path: Path) -> None:
     store = make_store(tmp_path / "toy.zarr", toy_patients())
-    brief = {"repeats": 1, "seeds": 1, "training": {"max_epochs": 1}, "target": "regression:age"}
-    said = explain_quickly(train(store, tmp_path / "run", **brief), "cpu")
-    assert re.match(r"Whether .* was not tested: .*predictions.csv holds numbers where probabilities", said)
+    run = train(store, tmp_path / "run", repeats=1, seeds=1, training={"max_epochs": 1})
+    (run / "predictions.csv").unlink()
+    said = explain_quickly(run, "cpu")
+    assert re.match(r"Whether .* was not tested: .*predictions.csv is missing; the folder is not a finished run", said)
 
 
 @pytest.mark.parametrize(("head", "told"), [("abmil", True), ("dsmil", False)])

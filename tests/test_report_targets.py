@@ -13,6 +13,8 @@ import pytest
 from toys import CLASSES, make_store, toy_patients
 
 from milkit.errors import RunError
+from milkit.explain.settings import ExplainSettings
+from milkit.explain.verb import explain, explain_quickly
 from milkit.mil.crossval import cross_validate
 from milkit.report.results import read_results
 from milkit.report.settings import ReportSettings
@@ -72,6 +74,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         values: dict[str, Any] = {"folds": 3, "repeats": 2, "bootstrap": 100, "target": own}
         values["training"] = {"max_epochs": 8, "learning_rate": 0.01}
         cross_validate(store, MilSettings.model_validate(values), folder / name)
+        if name != "several":
+            assert not explain_quickly(folder / name, "cpu")
         write_report(folder / name, ReportSettings())
     return folder
 
@@ -194,3 +198,32 @@ def test_the_report_of_classes_refuses_other_targets_where_they_are_not_asked_fo
     targets = read_targets(runs / "several")
     assert [target.kind for target in targets] == ["survival", "regression", "classes"]
     assert not all_predictions(targets).classes
+
+
+@pytest.mark.parametrize(
+    ("run", "moved"), [("survival", "Risk"), ("age", "Age"), ("npm1", "Log-odds")], ids=lambda text: text
+)
+def test_the_order_of_the_cells_is_judged_by_what_the_models_predict(runs: Path, run: str, moved: str) -> None:
+    text = _words(runs / run / "report" / "report.html")
+    assert f"{moved} moved beyond chance (95 % CI)" in text
+    sentence = f"What is moved is the {moved.lower()} that the models predict, up in patients above the middle"
+    assert (sentence in text) == (run != "npm1")
+
+
+def test_a_run_that_was_not_explained_says_so(runs: Path) -> None:
+    assert "`milkit explain` was not run" in _words(runs / "several" / "report" / "report.html")
+
+
+def test_cells_are_those_of_the_target_that_was_explained(runs: Path, tmp_path: Path) -> None:
+    """With attention of its own for every output of several targets."""
+    store = make_store(tmp_path / "s.zarr", _patients())
+    values: dict[str, Any] = {"folds": 3, "bootstrap": 100, "target": ["survival", "regression:age"]}
+    values |= {"training": {"max_epochs": 2}, "head": {"name": "abmil", "class_wise": True}}
+    run = tmp_path / "run"
+    cross_validate(store, MilSettings.model_validate(values), run)
+    shown = {}
+    for name in (None, "survival", "age"):
+        if name:
+            explain(run, ExplainSettings(target=name, methods=("attention",), bootstrap=100, device="cpu"))
+        shown[name] = read_results(run, read_targets(run)).cells["class"].unique().tolist()
+    assert shown == {None: ["survival: risk"], "survival": ["survival: risk"], "age": ["age: value"]}

@@ -1,8 +1,8 @@
 """Whether a ranking of cells is one by which the model goes: deletion and insertion against random rankings.
 
 Cells are added to an empty bag in the order of a ranking, highest first (insertion), and in the same order taken from
-the whole one (deletion); after each tenth of the cells the log-odds of the class are read. A ranking that knows what
-the model goes by makes them rise fast and fall fast:
+the whole one (deletion); after each tenth of the cells the log-odds of the class are read, or what stands in their
+place (``parts.Asked``). A ranking that knows what the model goes by makes them rise fast and fall fast:
 
     area    = mean of the log-odds over the points of a curve
     gap     = area of insertion - area of deletion
@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from milkit.explain.parts import Bagged, log_odds
+from milkit.explain.parts import Bagged
 from milkit.statistics.bca import bca_estimate
 
 Floats = npt.NDArray[np.float64]
@@ -60,7 +60,7 @@ def curves(bags: list[Bagged], orders: Ints, c: int, points: int) -> Floats:
     first, last = place < kept, place >= n - kept  # (R, P, n)
     whole = torch.ones(1, n, dtype=torch.bool, device=place.device)
     masks = torch.cat([torch.stack([first, last], dim=1).flatten(0, 2), whole])
-    odds = torch.stack([log_odds(bag.of_masks(masks))[:, c] for bag in bags]).mean(dim=0).cpu().numpy()
+    odds = torch.stack([bag.asked.answers(bag.of_masks(masks))[:, c] for bag in bags]).mean(dim=0).cpu().numpy()
     result = np.full((n_orders, 2, points), odds[-1])
     result[:, :, : len(some)] = odds[:-1].reshape(n_orders, 2, len(some))
     return result

@@ -1,5 +1,8 @@
 """What a held-out head says of parts of a patient's bag: the one way in which every explanation asks it."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -11,18 +14,59 @@ _VALUES_AT_ONCE = 2**23
 """Numbers in the features of parts that a head sees in one call: 32 MB."""
 
 
+class Asked(NamedTuple):
+    """What of a head's outputs is explained: by default every class, by its log-odds.
+
+    Of a number or a risk F, being high and being low are the two classes, with F and -F in the place of log-odds.
+
+    Attributes:
+        outputs: Those of the target that is asked for; others stay out of it.
+        number: Makes a number of them, (n, outputs) -> (n,); None of classes.
+    """
+
+    outputs: slice = slice(None)
+    number: Callable[[Tensor], Tensor] | None = None
+
+    def answers(self, logits: Tensor) -> Tensor:
+        """Of all outputs, over the last axis: (…, outputs) -> (…, C)."""
+        own = logits[..., self.outputs]
+        if self.number is None:
+            return log_odds(own)
+        value = self.number(own.reshape(-1, own.shape[-1])).reshape(own.shape[:-1])
+        return torch.stack([value, -value], dim=-1)
+
+    def branches(self, attention: Tensor) -> Tensor:
+        """The attention that serves the answers, (k, N) -> (C, N) or (1, N), which serves all; of a number the first.
+
+        The galleries of the report show that one, too.
+        """
+        if len(attention) == 1:
+            return attention
+        own = attention[self.outputs]
+        return own if self.number is None else own[:1]
+
+
+EVERY_CLASS = Asked()
+
+
 class Bagged:
     """A head, behind its standardisation, before one patient's cells.
 
     ``features`` (N, dim) are the patient's, and so are the ``covariates`` (V,) where the head was trained with some:
-    they stay with every part. ``fast`` is false to call the head on every part even where it can be taken apart. Cells
-    are named by their position among the N; C are the classes.
+    they stay with every part. ``asked`` is what is explained of the outputs. ``fast`` is false to call the head on
+    every part even where it can be taken apart. Cells are named by their position among the N; C are the outputs.
     """
 
     def __init__(
-        self, model: Standardised, features: Tensor, covariates: Tensor | None = None, *, fast: bool = True
+        self,
+        model: Standardised,
+        features: Tensor,
+        covariates: Tensor | None = None,
+        asked: Asked = EVERY_CLASS,
+        *,
+        fast: bool = True,
     ) -> None:
-        self.model, self.features, self.covariates = model, features, covariates
+        self.model, self.features, self.covariates, self.asked = model, features, covariates, asked
         standardised = (features - model.mean) * model.scale
         with torch.no_grad():
             self._pooled = pooled(model.head, standardised, covariates) if fast else None
@@ -81,8 +125,8 @@ class Bagged:
 
     @torch.no_grad()
     def attention(self) -> Tensor:
-        """In the whole bag, (k, N)."""
-        return self.output(self.features[None]).attention[0]
+        """In the whole bag, as ``Asked.branches`` has it."""
+        return self.asked.branches(self.output(self.features[None]).attention[0])
 
     def _all(self) -> Tensor:
         return torch.arange(self.n_cells, device=self.features.device)

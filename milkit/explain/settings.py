@@ -15,6 +15,8 @@ class ExplainSettings(Settings):
 
     run: Path | None = None
     """The run folder; empty means the one that `train-mil` made last."""
+    target: str | None = None
+    """For which target of a run on several; empty means the first."""
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] = (
         "attention",
         "leave_one_out",

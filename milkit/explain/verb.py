@@ -35,7 +35,7 @@ class Explained(NamedTuple):
     Attributes:
         rows: Of ``explain.parquet``.
         shown: For each method, the scores (n,) for the predicted class, which is the one that people are shown.
-        curves: Log-odds of that class, (methods + random rankings, 2, points).
+        curves: Log-odds of that class, or what stands in their place, (methods + random rankings, 2, points).
         agreement: For each method, of the heads that tested the patient.
         completeness: By how much integrated gradients miss their sum, where they were asked for.
     """
@@ -54,14 +54,15 @@ def explain(run: Path, settings: ExplainSettings) -> dict[str, Any]:
     those that are there. Faithfulness, agreement and recovery are of the ranking for the predicted class.
 
     Returns:
-        The content of ``faithfulness.json``: ``format``, ``version``, provenance, ``heads_sha256``, ``settings`` and
-        ``known_sha256`` (of the table of known cells, or null); ``n_patients`` and ``n_models`` (fewest and most a
-        patient); for each of ``methods`` what ``faithfulness.judge`` says, ``agreement`` over ``seeds`` and ``repeats``
+        The content of ``faithfulness.json``: ``format``, ``version``, provenance, ``heads_sha256``, ``target`` (its
+        ``name`` and ``kind``; null where the run is on the cohort's classes), ``settings`` and ``known_sha256`` (of the
+        table of known cells, or null); ``n_patients`` and ``n_models`` (fewest and most a patient); for each of
+        ``methods`` what ``faithfulness.judge`` says, ``agreement`` over ``seeds`` and ``repeats``
         (``agreement.agreement``, means over patients with intervals), ``known_cells`` where some were given
         (``known_cells.found``), and ``completeness_gap`` of integrated gradients (the largest of all bags); and
         ``patients``, a row per patient and method: ``faithfulness.judge_patient``.
     """
-    return _explain(run, read_heads(run, settings.device), settings)
+    return _explain(run, read_heads(run, settings.device, settings.target), settings)
 
 
 def explain_quickly(run: Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> str:
@@ -88,8 +89,8 @@ def explain_quickly(run: Path, device: Literal["auto", "cpu", "cuda"] = "auto") 
 def _explain(run: Path, held_out: HeldOutHeads, settings: ExplainSettings) -> dict[str, Any]:
     known = read_known(settings.known, held_out.store, settings.relevant)
     explained: dict[str, Explained] = {}
-    with progress("explain", len(held_out.patients), "patients") as advance:
-        for patient_id in map(str, held_out.patients.index):
+    with progress("explain", len(held_out.question.predicted), "patients") as advance:
+        for patient_id in map(str, held_out.question.predicted.index):
             explained[patient_id] = _patient(held_out, patient_id, settings)
             advance()
     result: dict[str, Any] = {
@@ -97,6 +98,7 @@ def _explain(run: Path, held_out: HeldOutHeads, settings: ExplainSettings) -> di
         "version": VERSION,
         **provenance(),
         "heads_sha256": held_out.heads_sha256,
+        "target": held_out.question.target,
         "settings": settings.model_dump(mode="json", exclude={"run", "known", "device"}),
         "known_sha256": hashlib.sha256(settings.known.read_bytes()).hexdigest() if settings.known else None,
         "n_patients": len(explained),
@@ -117,7 +119,7 @@ def _patient(held_out: HeldOutHeads, patient_id: str, settings: ExplainSettings)
     key = hashlib.sha256(f"{settings.seed}/{patient_id}".encode()).digest()
     generator = np.random.default_rng(int.from_bytes(key[:8], "big"))
     bags, models = held_out.bagged(patient_id), held_out.tested_by[patient_id]
-    c = held_out.classes.index(str(held_out.patients.loc[patient_id, "predicted"]))
+    c = held_out.classes.index(held_out.question.predicted[patient_id])
     scores: dict[str, Floats] = {}
     gap = float("nan")
     for method in settings.methods:
@@ -212,7 +214,7 @@ def _verdicts(
     patient_id: str, held_out: HeldOutHeads, one: Explained, settings: ExplainSettings
 ) -> list[dict[str, Any]]:
     random = one.curves[len(settings.methods) :]
-    about = {"patient_id": patient_id, "class": str(held_out.patients.loc[patient_id, "predicted"])}
+    about = {"patient_id": patient_id, "class": held_out.question.predicted[patient_id]}
     return [
         {**about, "method": method, **judge_patient(own, random)}
         for method, own in zip(settings.methods, one.curves, strict=False)

@@ -136,7 +136,7 @@ def targets_page(results: Results, targets: Sequence[ShownTarget], around: Mappi
     template = _templates().get_template("targets.html.j2")
     branch = "" if results.shared_attention else str(results.cells["class"].iloc[0])
     own = {"sections": sections(results, targets), "branch": branch, **first_screen(results, targets)}
-    return template.render(**{**around, **own})
+    return template.render(**{**around, **own, "rankings": shown_rankings(results.verdicts)})
 
 
 def report_page(results: Results, around: Mapping[str, Any]) -> str:

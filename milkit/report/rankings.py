@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from milkit.explain.verdicts import Verdicts
-from milkit.figure_text import with_interval
+from milkit.figure_text import capital, with_interval
 from milkit.report.controls import signed
 from milkit.report.summary import listed
 from milkit.report.tables import Table
@@ -83,7 +83,26 @@ def shown_rankings(verdicts: Verdicts | None) -> Rankings:
     others = "; the others are marked" if not all(here) else ""
     alone = f"Taken alone, {sum(here)} of {len(here)} patients have a faithful order{others}."
     known = _known_cells(verdicts.told["methods"][SHOWN].get("known_cells"), _level(verdicts.told))
-    return Rankings(faithful, [verdicts.sentence(SHOWN), alone, *known], table)
+    return Rankings(faithful, [verdicts.sentence(SHOWN), *_asked(verdicts.told), alone, *known], table)
+
+
+def _asked(told: Mapping[str, Any]) -> list[str]:
+    """What a prediction is where it is no class."""
+    target = _number(told)
+    if target is None:
+        return []
+    return [
+        f"What is moved is the {target} that the models predict, up in patients above the middle prediction and down "
+        "in the others."
+    ]
+
+
+def _number(told: Mapping[str, Any]) -> str | None:
+    """What the models predict where it is no class: the risk, or a number by its name."""
+    target = told.get("target")
+    if target is None or target["kind"] == "classes":
+        return None
+    return str(target["name"]) if target["kind"] == "regression" else "risk"
 
 
 def _known_cells(found: Mapping[str, Any] | None, level: str) -> list[str]:
@@ -102,7 +121,8 @@ def _known_cells(found: Mapping[str, Any] | None, level: str) -> list[str]:
 def _table(told: Mapping[str, Any]) -> Table:
     """A ranking a row; columns that no ranking fills are left out."""
     level, top = _level(told), told["settings"]["top"]
-    header = ["Cells ordered by", "Verdict", "Random orders beaten", f"Log-odds moved beyond chance ({level} CI)"]
+    moved = capital(_number(told) or "log-odds")
+    header = ["Cells ordered by", "Verdict", "Random orders beaten", f"{moved} moved beyond chance ({level} CI)"]
     header += [f"Overlap (Jaccard) of the top {top}, {name} ({level} CI); chance" for name in PAIRS.values()]
     header += [f"Known cells, average precision ({level} CI); random order"]
     rows = [_row(name, method) for name, method in told["methods"].items()]

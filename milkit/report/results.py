@@ -135,7 +135,9 @@ def read_results(run: Path, targets: tuple[ShownTarget, ...] = ()) -> Results:
     source = store.path / "source.json"
     patients = told_of_patients(targets) if targets else consensus_predictions(predictions)
     _require(patients.index.difference(store.patients.index).tolist(), "patients", store)
-    cells = cell_weights(attention, shown_branch(attention, patients) if targets else patients["predicted"])
+    verdicts = _verdicts(run, patients["predicted"], in_words=bool(targets))
+    shown = shown_branch(attention, patients, verdicts) if targets else patients["predicted"]
+    cells = cell_weights(attention, shown)
     flags = read_flags(store)
     if cells.empty:
         msg = (
@@ -155,7 +157,7 @@ def read_results(run: Path, targets: tuple[ShownTarget, ...] = ()) -> Results:
         patients=patients,
         cells=_with_paths(cells, store).assign(flags=lambda table: table["cell_id"].map(flags.by_cell).fillna("")),
         shared_attention=bool((attention.table["class"] == SHARED).all()),
-        verdicts=_verdicts(run, patients["predicted"]),
+        verdicts=verdicts,
         flags=flags,
         composition=read_composition(run, patients["predicted"].to_dict()),
     )
@@ -184,13 +186,17 @@ def _controls(run: Path) -> Mapping[str, Any]:
     return found
 
 
-def _verdicts(run: Path, predicted: "pd.Series[str]") -> Verdicts | None:
-    """The run's ``faithfulness.json``, None where it was not explained; one of other predictions is a ``RunError``."""
+def _verdicts(run: Path, predicted: "pd.Series[str]", *, in_words: bool) -> Verdicts | None:
+    """The run's ``faithfulness.json``, None where it was not explained; one of other predictions is a ``RunError``.
+
+    Predictions ``in_words``, as of survival, name no class that could be compared; the patients can be.
+    """
     verdicts = Verdicts.load(run)
     if verdicts is None:
         return None
     asked = {row["patient_id"]: row["class"] for row in verdicts.told["patients"]}
-    if asked != {str(name): str(value) for name, value in predicted.items()}:
+    known = {str(name): str(value) for name, value in predicted.items()}
+    if asked != known and not (in_words and asked.keys() <= known.keys()):
         msg = (
             f"{run / VERDICTS} is of other patients or predictions than those of the run; make it again with "
             f"`milkit explain {run}`."

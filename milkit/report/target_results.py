@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from milkit.explain.verdicts import Verdicts
 from milkit.predictions import SHARED, Attention, Predictions, prediction_files
 from milkit.runs import read_json
 from milkit.survival.outcome import Outcome, read_outcome
@@ -104,10 +105,15 @@ def told_of_patients(targets: tuple[ShownTarget, ...]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").sort_index().rename_axis("patient_id")
 
 
-def shown_branch(attention: Attention, patients: pd.DataFrame) -> "pd.Series[str]":
-    """Whose attention orders the cells: what all outputs share, or that of the first output, for each patient."""
+def shown_branch(attention: Attention, patients: pd.DataFrame, verdicts: Verdicts | None) -> "pd.Series[str]":
+    """Whose attention orders the cells, for each patient: what all outputs share, or that of one output.
+
+    It is the first output of the target that was explained, or of the first target.
+    """
     names = list(dict.fromkeys(attention.table["class"].astype(str)))
-    branch = SHARED if SHARED in names or not names else names[0]
+    target = verdicts.told.get("target") if verdicts else None
+    own = [name for name in names if target and name.startswith(f"{target['name']}: ")]
+    branch = SHARED if SHARED in names or not names else (own or names)[0]
     return pd.Series(branch, index=patients.index, dtype=object)
 
 

@@ -98,7 +98,9 @@ def _over_folds(first: pd.DataFrame, second: pd.DataFrame, metric: Metric, plan:
     gaps = pd.Series({key: values[0][key] - values[1][key] for key in values[0]})
     if not is_redealt(first):
         gaps = gaps.groupby(level=1).agg(lambda own: own.mean(skipna=False))
-    return row_of(Comparison(*corrected_t_test(np.asarray(gaps, dtype=np.float64), plan.n_test, plan.n_train, plan.level)))
+    return row_of(
+        Comparison(*corrected_t_test(np.asarray(gaps, dtype=np.float64), plan.n_test, plan.n_train, plan.level))
+    )
 
 
 def is_redealt(table: pd.DataFrame) -> bool:
