@@ -75,7 +75,7 @@ def compare_runs(paths: Sequence[Path], *, target: str | None = None, paper: boo
 
     Raises:
         RunError: Fewer than two runs, one twice, one that is not finished, or runs that cannot be compared.
-        SettingsError: There is no published table of this cohort.
+        SettingsError: There is no published table of this cohort, or the runs predict no classes.
     """
     if len(paths) < 2:
         msg = f"{len(paths)} run was given, where a comparison needs two or more; name another one."
@@ -87,7 +87,7 @@ def compare_runs(paths: Sequence[Path], *, target: str | None = None, paper: boo
     runs = [_read(path, target) for path in paths]
     for first, second in pairwise(runs):
         _require_same(first, second)
-    published = _published(str(runs[0].provenance.get("cohort"))) if paper else None
+    published = _published(runs[0]) if paper else None
     table, metrics = runs[0].folds.table, runs[0].metrics
     classes, tested = runs[0].predictions.classes, runs[0].predictions.table
     sizes = table.groupby(["repeat", "fold", "role"]).size().groupby("role").mean()
@@ -199,8 +199,11 @@ def _described(run: Run) -> dict[str, Any]:
     }
 
 
-def _published(cohort: str) -> dict[str, Any]:
-    known = recipe_names("compare")
+def _published(run: Run) -> dict[str, Any]:
+    cohort, known = str(run.provenance.get("cohort")), recipe_names("compare")
+    if run.predicts != "classes":
+        msg = f"--paper was given, whose tables are of classes, and the runs predict {run.predicts}; leave it out."
+        raise SettingsError(msg)
     if cohort not in known:
         msg = (
             f"--paper was given, and there is no published table of the cohort '{cohort}', only of "

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from milkit.cli import app
 from milkit.compare import compare_runs
-from milkit.errors import RunError
+from milkit.errors import RunError, SettingsError
 from milkit.folds import Folds
 from milkit.predictions import prediction_files
 from milkit.settings import MilSettings, dump
@@ -159,7 +159,7 @@ def test_models_that_predict_alike_do_not_differ(write_run: WriteRun) -> None:
 
 
 def refused(*runs: Path, **options: Any) -> str:
-    with pytest.raises(RunError) as error:
+    with pytest.raises((RunError, SettingsError)) as error:
         compare_runs(runs, **options)
     return str(error.value)
 
@@ -198,6 +198,11 @@ def test_runs_of_other_outcomes_are_refused(write_run: WriteRun) -> None:
     )
 
 
+def test_published_tables_are_of_classes(write_run: WriteRun) -> None:
+    expected = "--paper was given, whose tables are of classes, and the runs predict risks; leave it out."
+    assert refused(write_run("a", 0.5), write_run("b", 1.0), paper=True) == expected
+
+
 def test_the_table_names_the_target_its_figures_and_their_tests(
     write_run: WriteRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,4 +221,3 @@ def test_the_table_names_the_target_its_figures_and_their_tests(
     assert all(len(line) <= 150 and line == line.rstrip() for line in lines)
     risks = CliRunner().invoke(app, ["compare", "a", "b", "--target", "survival"]).stdout
     assert "c-index: 0.5 is chance; patients are compared within their fold" in risks
-    print(done.stdout, risks)
