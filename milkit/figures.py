@@ -22,16 +22,21 @@ _JUMP = 1e-9
 
 
 def confusion_matrix(
-    labels: Sequence[str], predicted: Sequence[str], classes: Sequence[str], *, repeats: int = 1
+    labels: Sequence[str],
+    predicted: Sequence[str],
+    classes: Sequence[str],
+    *,
+    repeats: int = 1,
+    name: str = "confusion-matrix",
 ) -> Drawn:
     """Patients by label (rows) and prediction (columns): counts, and per cent of the row, which is also the shade.
 
     With several repeats, a patient stands in ``labels`` and ``predicted`` once a repeat, and counts are means over the
-    repeats, with a decimal; the per cent of the diagonal are the mean recalls.
+    repeats, with a decimal; the per cent of the diagonal are the mean recalls. Figures of one page need other names.
     """
-    position = {name: number for number, name in enumerate(classes)}
+    position = {label: number for number, label in enumerate(classes)}
     counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    np.add.at(counts, ([position[name] for name in labels], [position[name] for name in predicted]), 1)
+    np.add.at(counts, ([position[label] for label in labels], [position[label] for label in predicted]), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     digits = 1 if repeats > 1 else 0
     texts = [
@@ -39,7 +44,7 @@ def confusion_matrix(
         for row in zip(counts, shares, strict=True)
     ]
     side = 2.4 + 0.62 * len(classes)
-    with style("confusion-matrix"):
+    with style(name):
         figure, axes = subplots(side + 0.6, side)
         sns.heatmap(
             shares, annot=np.array(texts), fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True,
@@ -49,7 +54,7 @@ def confusion_matrix(
         axes.tick_params(length=0)
         axes.set_xticks(axes.get_xticks(), list(classes), rotation=35, ha="right", rotation_mode="anchor")
         axes.set_yticks(axes.get_yticks(), list(classes), rotation=0)
-        return svg(figure, "confusion-matrix", "Confusion matrix: patients by label and predicted class")
+        return svg(figure, name, "Confusion matrix: patients by label and predicted class")
 
 
 def roc_curves(

@@ -63,18 +63,18 @@ def _patients() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with runs ``survival``, ``age``, ``several`` and ``npm1``, each with its report."""
+    """A folder with runs ``survival``, ``age``, ``npm1``, ``several`` and ``alike``, each with its report."""
     folder = tmp_path_factory.mktemp("targets")
     patients = _patients()
     patients["npm1"] = ["mutated", "wild", "wild"] * 12
     store = make_store(folder / "s.zarr", patients)
     targets = {"survival": ["survival"], "age": ["regression:age"], "npm1": ["classes:npm1"]}
-    targets["several"] = ["survival", "regression:age", "label"]
+    targets |= {"several": ["survival", "regression:age", "label"], "alike": ["label", "classes:npm1"]}
     for name, own in targets.items():
         values: dict[str, Any] = {"folds": 3, "repeats": 2, "bootstrap": 100, "target": own}
         values["training"] = {"max_epochs": 8, "learning_rate": 0.01}
         cross_validate(store, MilSettings.model_validate(values), folder / name)
-        if name != "several":
+        if name not in {"several", "alike"}:
             assert not explain_quickly(folder / name, "cpu")
         write_report(folder / name, ReportSettings())
     return folder
@@ -136,8 +136,9 @@ def test_several_targets_stand_below_each_other_in_their_order(runs: Path) -> No
     assert table.loc[table["patient_id"] == "P04", "survival: risk"].isna().all()
 
 
-def test_the_ids_of_figures_differ_in_one_page(runs: Path) -> None:
-    page = (runs / "several" / "report" / "report.html").read_text(encoding="utf-8")
+@pytest.mark.parametrize("run", ["several", "alike"])
+def test_the_ids_of_figures_differ_in_one_page(runs: Path, run: str) -> None:
+    page = (runs / run / "report" / "report.html").read_text(encoding="utf-8")
     found = re.findall(r' id="([^"]+)"', page)
     assert len(found) == len(set(found))
 

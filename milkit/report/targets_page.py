@@ -202,10 +202,9 @@ def _figure_name(number: int) -> str:
 
 def _draw(target: ShownTarget, name: str) -> Drawn:
     if target.classes:
-        table = target.table
-        return figures.confusion_matrix(
-            table["label"].tolist(), table["predicted"].tolist(), target.classes, repeats=table["repeat"].nunique()
-        )
+        table, n_repeats = target.table, target.table["repeat"].nunique()
+        labels, predicted = table["label"].tolist(), table["predicted"].tolist()
+        return figures.confusion_matrix(labels, predicted, target.classes, repeats=n_repeats, name=name)
     if target.outcome is None:
         return scatter(target.patients, target.name, name=name)
     outcome, risks = target.outcome, target.risks()
