@@ -90,15 +90,7 @@ def compare_runs(paths: Sequence[Path], *, target: str | None = None, paper: boo
     published = _published(runs[0]) if paper else None
     table, metrics = runs[0].folds.table, runs[0].metrics
     classes, tested = runs[0].predictions.classes, runs[0].predictions.table
-    sizes = table.groupby(["repeat", "fold", "role"]).size().groupby("role").mean()
-    plan = Plan(
-        n_test=float(sizes["test"]),
-        n_train=float(sizes["train"]),
-        n_bootstrap=int(metrics["n_bootstrap"]),
-        n_permutations=N_PERMUTATIONS,
-        level=float(metrics["level"]),
-        seed=int(metrics.get("seed", 0)),
-    )
+    plan = _plan(table, metrics)
     if classes:
         pairs = compare_all([OutOfFold.of(Predictions(run.predictions.table, classes)) for run in runs], plan)
     else:
@@ -120,6 +112,19 @@ def compare_runs(paths: Sequence[Path], *, target: str | None = None, paper: boo
         "pairs": pairs,
         "published": published,
     }
+
+
+def _plan(folds: pd.DataFrame, metrics: Mapping[str, Any]) -> Plan:
+    """Resamples as the first run made them, and how large its tested and training parts are on average."""
+    sizes = folds.groupby(["repeat", "fold", "role"]).size().groupby("role").mean()
+    return Plan(
+        n_test=float(sizes["test"]),
+        n_train=float(sizes["train"]),
+        n_bootstrap=int(metrics["n_bootstrap"]),
+        n_permutations=N_PERMUTATIONS,
+        level=float(metrics["level"]),
+        seed=int(metrics.get("seed", 0)),
+    )
 
 
 def _read(path: Path, target: str | None) -> Run:
