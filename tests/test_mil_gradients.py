@@ -193,6 +193,14 @@ def test_a_precision_that_is_only_emulated_is_refused(monkeypatch: pytest.Monkey
         train_head(bags, everybody(bags), everybody(bags), 3, Component(name="abmil"), settings, 0)
 
 
+@pytest.mark.parametrize(("width", "rows"), [(4, 2**14), (512, 2**14), (1024, 2**13), (2**24, 1)])
+def test_so_many_cells_go_through_a_head_that_neither_its_layers_nor_the_weights_of_many_bags_grow_large(
+    width: int, rows: int
+) -> None:
+    layer = torch.nn.Linear(1, width, device="meta")
+    assert pace_of(CPU, "fp32").rows(layer) == rows
+
+
 @pytest.mark.parametrize("before", ["highest", "high", "medium"])
 def test_the_process_s_way_of_multiplying_is_left_as_it_was(before: str) -> None:
     outer = torch.get_float32_matmul_precision()

@@ -12,8 +12,11 @@ from milkit.errors import SettingsError
 from milkit.execution import onednn_is_exact
 from milkit.settings import Precision
 
-VALUES = {"cpu": 2**21, "cuda": 2**24}
-"""Of the cells that go through a head together, in its widest layer: what a processor's cache holds, or fills a GPU."""
+VALUES = {"cpu": 2**23, "cuda": 2**24}
+"""Of the cells that go through a head together, in its widest layer: where fewer calls stop paying, or fill a GPU."""
+
+ROWS = {"cpu": 2**14, "cuda": 2**17}
+"""The most cells that do: with bags of few cells, packed weights (bags times cells) grow with their square."""
 
 MULTIPLE = 256
 """Of cells, where oneDNN computes: it compiles its products for each shape anew."""
@@ -26,15 +29,18 @@ class Pace(NamedTuple):
         dtype: Of the factors of the products.
         values: ``VALUES`` of the device.
         multiple: What the number of cells is rounded up to.
+        most: ``ROWS`` of the device.
     """
 
     dtype: torch.dtype
     values: int
     multiple: int
+    most: int = ROWS["cuda"]
 
     def rows(self, head: nn.Module) -> int:
         """How many cells go through a head together."""
-        return max(1, self.values // max((len(p) for p in head.parameters() if p.dim() == 2), default=1))
+        widest = max((len(p) for p in head.parameters() if p.dim() == 2), default=1)
+        return min(self.most, max(1, self.values // widest))
 
 
 def pace_of(device: torch.device, precision: Precision) -> Pace:
@@ -51,7 +57,8 @@ def pace_of(device: torch.device, precision: Precision) -> Pace:
         raise SettingsError(msg)
     onednn = device.type == "cpu" and (precision == "bf16" or onednn_is_exact())
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return Pace(dtype, VALUES.get(device.type, VALUES["cpu"]), MULTIPLE if onednn else 1)
+    kind = device.type if device.type in VALUES else "cpu"
+    return Pace(dtype, VALUES[kind], MULTIPLE if onednn else 1, ROWS[kind])
 
 
 @contextlib.contextmanager
