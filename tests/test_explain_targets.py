@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from toys import CLASSES, make_store, toy_patients
+from toys import followed_patients, make_store
 from typer.testing import CliRunner
 
 from milkit.cli import app
@@ -28,18 +27,8 @@ NAMES = ("survival", "discrete-survival", "age", "label")
 QUICK: dict[str, Any] = {"bootstrap": 100, "device": "cpu"}
 
 
-def _patients() -> pd.DataFrame:
-    patients = toy_patients(8)
-    generator, kind = np.random.default_rng(0), patients["label"].map(CLASSES.index).to_numpy()
-    patients["time"] = np.exp(kind + generator.normal(0, 0.2, len(patients)))
-    patients["event"] = (np.arange(len(patients)) // 3 % 4 > 0).astype(float)
-    patients["age"] = 30.0 + 20 * kind + generator.normal(0, 2, len(patients))
-    patients.loc["P04", ["time", "event"]] = np.nan
-    return patients
-
-
 def _run(folder: Path, *targets: str, epochs: int = 8, **other: Any) -> Path:
-    store = make_store(folder / "toy.zarr", _patients())
+    store = make_store(folder / "toy.zarr", followed_patients(8, cycle=4))
     values: dict[str, Any] = {"folds": 3, "bootstrap": 100, "target": list(targets), **other}
     values["training"] = {"max_epochs": epochs, "learning_rate": 0.01}
     cross_validate(store, MilSettings.model_validate(values), folder / "run")

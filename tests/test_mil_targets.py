@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from toys import CLASSES, make_store, toy_patients
+from toys import CLASSES, followed_patients, make_store
 from typer.testing import CliRunner
 
 from milkit.bags import BagStore
@@ -37,13 +37,8 @@ ABMIL = Component(name="abmil")
 
 
 def _patients() -> pd.DataFrame:
-    """Thirty patients; the first class dies soon and is young, the last one lives long and is old."""
-    patients = toy_patients(10)
-    generator, kind = np.random.default_rng(0), patients["label"].map(CLASSES.index).to_numpy()
-    patients["time"] = np.exp(kind + generator.normal(0, 0.2, len(patients)))
-    patients["event"] = (np.arange(len(patients)) // 3 % 5 > 0).astype(float)
-    patients["age"] = 30.0 + 20 * kind + generator.normal(0, 2, len(patients))
-    patients.loc["P04", ["time", "event"]] = np.nan
+    """Thirty patients, of one of whom the age is not known."""
+    patients = followed_patients(10, cycle=5)
     patients.loc["P05", "age"] = np.nan
     return patients
 

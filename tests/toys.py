@@ -27,6 +27,20 @@ def toy_patients(per_class: int = 6) -> pd.DataFrame:
     return pd.DataFrame({"label": labels, "age": np.arange(len(ids)) + 30.0}, index=index)
 
 
+def followed_patients(per_class: int, cycle: int) -> pd.DataFrame:
+    """The same with time, event and age: the first class dies soon and is young, the last one lives long and is old.
+
+    One trio of patients in every ``cycle`` is censored, and of P04 neither time nor event is known.
+    """
+    patients = toy_patients(per_class)
+    generator, kind = np.random.default_rng(0), patients["label"].map(CLASSES.index).to_numpy()
+    patients["time"] = np.exp(kind + generator.normal(0, 0.2, len(patients)))
+    patients["event"] = (np.arange(len(patients)) // 3 % cycle > 0).astype(float)
+    patients["age"] = 30.0 + 20 * kind + generator.normal(0, 2, len(patients))
+    patients.loc["P04", ["time", "event"]] = np.nan
+    return patients
+
+
 def make_store(
     path: Path, patients: pd.DataFrame, *, n_cells: int = 10, dim: int = 6, seed: int = 0, **other: object
 ) -> BagStore:

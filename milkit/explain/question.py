@@ -48,17 +48,14 @@ def read_question(run: Path, name: str | None) -> Question:
 
 def asked_of(facts: Mapping[str, Any], question: Question) -> Asked:
     """What the question asks of a head that was saved with these facts."""
-    if question.target is None or "targets" not in facts:
+    if question.target is None:
         return EVERY_CLASS
-    first = 0
-    for one in facts["targets"]:
-        last = first + len(one["outputs"])
-        if one["name"] == question.target["name"]:
-            break
-        first = last
+    names = [one["name"] for one in facts["targets"]]
+    place = names.index(question.target["name"])
+    first, one = n_outputs({"targets": facts["targets"][:place]}), facts["targets"][place]
     target = described_target(one)
     number = None if isinstance(target, Classes) else partial(_number, target, torch.tensor(one["fitted"]))
-    return Asked(slice(first, last), number)
+    return Asked(slice(first, first + len(one["outputs"])), number)
 
 
 def n_outputs(facts: Mapping[str, Any]) -> int:

@@ -118,6 +118,7 @@ def shared_parts(
         "artefacts": artefact_sentence(artefacts),
         "beside": beside(results),
         "cards": cards,
+        "rankings": shown_rankings(results.verdicts),
         "origin": _origin(results),
         "citations": citations(
             {
@@ -136,7 +137,7 @@ def targets_page(results: Results, targets: Sequence[ShownTarget], around: Mappi
     template = _templates().get_template("targets.html.j2")
     branch = "" if results.shared_attention else str(results.cells["class"].iloc[0])
     own = {"sections": sections(results, targets), "branch": branch, **first_screen(results, targets)}
-    return template.render(**{**around, **own, "rankings": shown_rankings(results.verdicts)})
+    return template.render(**{**around, **own})
 
 
 def report_page(results: Results, around: Mapping[str, Any]) -> str:
@@ -160,7 +161,6 @@ def report_page(results: Results, around: Mapping[str, Any]) -> str:
         temperature_note=temperature_note(results),
         predictive_table=predictive_table(results),
         decision_notes=decision_notes(results),
-        rankings=shown_rankings(results.verdicts),
         composition=shown_composition(results.composition, results.verdicts),
     )  # fmt: skip
 
