@@ -109,12 +109,31 @@ def _texts(path: Path) -> Iterator[str]:
     yield path.read_bytes().decode("utf-16-le", errors="ignore")
     if path.suffix == ".parquet":
         yield pq.read_table(path).to_pandas().to_csv()
-    for stream in (
-        re.findall(rb"stream\r?\n(.*?)\r?\nendstream", path.read_bytes(), re.DOTALL) if path.suffix == ".pdf" else ()
-    ):
-        yield zlib.decompress(stream).decode("latin-1")
+    if path.suffix == ".pdf":
+        yield from _pdf_texts(path.read_bytes())
     if path.suffix in {".json", ".html"}:
         yield re.sub(r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), path.read_text(encoding="utf-8"))
+
+
+def _pdf_texts(content: bytes) -> Iterator[str]:
+    """What the compressed streams of a PDF say."""
+    # Only the line feed is taken for the line's end: one compressed stream in 256 ends with a carriage return of its
+    # own, and one that belongs to the line's end instead lies behind the compressed data, where it does no harm.
+    for stream in re.findall(rb"stream\r?\n(.*?)\nendstream", content, re.DOTALL):
+        inflate = zlib.decompressobj()
+        text = inflate.decompress(stream)
+        assert inflate.eof, "a stream of a PDF ends before its compressed data do"
+        yield text.decode("latin-1")
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_a_pdfs_stream_is_read_whole_whatever_byte_it_ends_with(line_end: bytes) -> None:
+    texts = ["a" * number for number in range(256)]
+    last = {zlib.compress(text.encode())[-1:]: text for text in texts}
+    assert {b"\r", b"\n"} <= last.keys()
+    for text in last.values():
+        stream = b"<<>>\nstream" + line_end + zlib.compress(text.encode()) + line_end + b"endstream\nendobj"
+        assert list(_pdf_texts(stream)) == [text]
 
 
 def test_no_file_of_a_run_says_who_a_patient_is(work: Path) -> None:
