@@ -35,9 +35,9 @@ def describe(result: Mapping[str, Any], patients: pd.DataFrame) -> tuple[list[st
     above = _above_chance(by_kind["permuted_labels"], result)
     (warnings if above else notes).append(_permuted(by_kind["permuted_labels"], result))
     if result["increment"]:
-        low = result["increment"]["difference"]["balanced_accuracy"]["ci_low"]
-        nothing = low is None or low <= 0
-        (warnings if nothing else notes).append(_increment(result, nothing=nothing))
+        gap = result["increment"]["difference"]["balanced_accuracy"]
+        told = added(result["increment"]["columns"], gap, "the balanced accuracy", result["level"])
+        (notes if better(gap) else warnings).append(told)
     return warnings, notes
 
 
@@ -119,11 +119,11 @@ def _permuted(control: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     return f"{text}, as chance would have it ({result['chance']['balanced_accuracy']:.2f})."
 
 
-def _increment(result: Mapping[str, Any], *, nothing: bool) -> str:
-    increment = result["increment"]
-    gap = _interval(increment["difference"]["balanced_accuracy"], result, sign="+")
-    text = f"Beside {column_names(increment['columns'])}, the model adds {gap} to the balanced accuracy"
-    return f"{text}, which may be nothing." if nothing else f"{text}."
+def added(columns: Sequence[str], gap: Mapping[str, Any], figure: str, level: float) -> str:
+    """What a model adds to the columns that are covariates, by the difference of a figure that both together make."""
+    amount = with_interval(gap, "+.2f", level=level, nothing="that is undefined")
+    text = f"Beside {column_names(columns)}, the model adds {amount} to {figure}"
+    return f"{text}." if better(gap) else f"{text}, which may be nothing."
 
 
 def gaps_by_class(patients: pd.DataFrame, columns: Sequence[str]) -> Iterator[str]:
@@ -158,5 +158,5 @@ def _accuracy(scores: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     return f"balanced accuracy {_interval(scores['balanced_accuracy'], result)}"
 
 
-def _interval(figure: Mapping[str, Any], result: Mapping[str, Any], sign: str = "") -> str:
-    return with_interval(figure, f"{sign}.2f", level=result["level"], nothing="that is undefined")
+def _interval(figure: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    return with_interval(figure, level=result["level"], nothing="that is undefined")

@@ -51,6 +51,8 @@ MOST_COLUMNS = 10
 NAMES = {"covariates": "covariates, such as age or sex", "differential": "differential count (pb_… or bm_…)"}
 """Of controls that a table of patients may not have."""
 
+NO_INCREMENT = "The run has no predictions of validation patients, so there is no increment of the model."
+
 
 class Control(NamedTuple):
     """A control that was made."""
@@ -106,7 +108,7 @@ def controls_of(
     alone = next((control.scores for control in controls if control.kind == "covariates"), None)
     added = increment(study, columns, None if declared else model, scores, alone) if alone else None
     if alone and added is None:
-        absent.append("The run has no predictions of validation patients, so there is no increment of the model.")
+        absent.append(NO_INCREMENT)
     n_classes = len(np.unique(study.labels[study.rows]))
     result = control_facts(FORMAT, VERSION, folds, settings) | {
         "n_patients": len(study.rows),

@@ -9,7 +9,7 @@ tested on. Two numbers from few patients are rough, so that both together may be
 alone. Of a head that was itself given the covariates, it is the head less the covariates alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,27 +87,43 @@ def fitted_weights(both: Floats, labels: Ints) -> tuple[Floats, float]:
         both: (2, n, C) probabilities of patients whom neither was fitted on.
         labels: (n,) positions of their classes.
     """
-    from scipy.optimize import minimize
-
     logits = np.log(np.maximum(both, 1e-12))
-    logits = logits - logits.mean(axis=2, keepdims=True)
-    scale = np.sqrt((logits**2).mean(axis=(1, 2))) if len(labels) else np.zeros(2)
-    knows = scale > 1e-9
-    standardised = logits / np.where(knows, scale, 1.0)[:, None, None] * knows[:, None, None]
     truth = np.eye(both.shape[2])[labels]
     per_class = np.bincount(labels, minlength=both.shape[2])[labels].astype(np.float64)
     of_patient = len(labels) / (per_class * len(np.unique(labels))) if len(labels) else per_class
 
-    def loss(weights: Floats) -> tuple[float, Floats]:
-        shares = scaled(np.tensordot(weights, standardised, 1), 1.0)
-        own = np.maximum((shares * truth).sum(axis=1), 1e-300)
-        slope = (standardised * ((shares - truth) * of_patient[:, None])).sum(axis=(1, 2)) + RIDGE * weights
-        return float(-(of_patient * np.log(own)).sum() + RIDGE * (weights**2).sum() / 2), slope
+    def least(standardised: Floats) -> Floats:
+        from scipy.optimize import minimize
 
-    found = minimize(loss, np.zeros(2), jac=True, bounds=[(0.0, None)] * 2, method="L-BFGS-B").x * knows
+        def loss(weights: Floats) -> tuple[float, Floats]:
+            shares = scaled(np.tensordot(weights, standardised, 1), 1.0)
+            own = np.maximum((shares * truth).sum(axis=1), 1e-300)
+            slope = (standardised * ((shares - truth) * of_patient[:, None])).sum(axis=(1, 2)) + RIDGE * weights
+            return float(-(of_patient * np.log(own)).sum() + RIDGE * (weights**2).sum() / 2), slope
+
+        found = minimize(loss, np.zeros(2), jac=True, bounds=[(0.0, None)] * 2, method="L-BFGS-B")
+        return np.asarray(found.x)
+
+    return weighed(logits - logits.mean(axis=2, keepdims=True), least)
+
+
+def weighed(both: Floats, least: Callable[[Floats], Floats]) -> tuple[Floats, float]:
+    """The weights of two models' values, and the second's share of them once their scales are equal.
+
+    Args:
+        both: (2, …), whatever each model says of some patients, counted from where it says nothing.
+        least: The best weights, (2,), of values of which each model's have the root mean square 1, or are all 0.
+
+    Returns:
+        The weights of the values as they are given, (1, 0) where both are 0.
+    """
+    scale = np.sqrt((both.reshape(2, -1) ** 2).mean(axis=1)) if both.size else np.zeros(2)
+    knows = scale > 1e-9
+    scale = np.where(knows, scale, 1.0)
+    found = least(both * (knows / scale).reshape(2, *[1] * (both.ndim - 1))) * knows
     if found.max() < 1e-9:
         return np.array([1.0, 0.0]), 0.0
-    return found / np.where(knows, scale, 1.0), float(found[1] / found.sum())
+    return found / scale, float(found[1] / found.sum())
 
 
 def combined(both: Floats, weights: Floats) -> Floats:

@@ -50,7 +50,7 @@ def held_out(
     Returns:
         (S, n), NaN for training patients; and S values of p.
     """
-    known = _known(outcomes)
+    known = outcome_known(outcomes)
     result, chosen = np.full((len(splits), len(outcomes)), np.nan), []
     for number, split in enumerate(splits):
         own, others = split.train[known[split.train]], np.concatenate([split.validation, split.test])
@@ -89,7 +89,7 @@ def shuffled(
     Returns:
         (len(seeds), S, n).
     """
-    known = _known(outcomes)
+    known = outcome_known(outcomes)
     result = np.full((len(seeds), len(splits), len(outcomes)), np.nan)
     for number, (split, penalty) in enumerate(zip(splits, penalties, strict=True)):
         own = split.train[known[split.train]]
@@ -101,7 +101,8 @@ def shuffled(
     return result
 
 
-def _known(outcomes: Floats) -> Bools:
+def outcome_known(outcomes: Floats) -> Bools:
+    """Whose outcome is known, (n, k) -> (n,)."""
     return np.asarray(np.isfinite(outcomes).all(axis=1), dtype=np.bool_)
 
 
@@ -121,19 +122,26 @@ def ridge_regression(train: Floats, outcomes: Floats, others: Floats, ridge: flo
 
 
 def ridge_cox(train: Floats, outcomes: Floats, others: Floats, ridge: float) -> Floats:
-    """Log hazards by Cox's partial likelihood with Breslow's ties: (m, d), (m, 2) of time and event, (l, d) -> (l,).
+    """Log hazards by Cox's partial likelihood: (m, d), (m, 2) of time and event, (l, d) -> (l,).
+
+    0 for everybody without an event.
+    """
+    return np.asarray((others - train.mean(axis=0)) @ cox_weights(train, outcomes, ridge))
+
+
+def cox_weights(x: Floats, outcomes: Floats, ridge: float, lowest: float = -np.inf) -> Floats:
+    """Cox's regression with Breslow's ties and a penalty: (m, d), (m, 2) -> (d,), none below ``lowest``.
 
     The loss is minus the log partial likelihood (Cox 1972, JRSS B 34:187; ridge: Verweij and van Houwelingen 1994,
-    Statistics in Medicine 13:2427). Convex, so that it has one minimum. 0 for everybody without an event.
+    Statistics in Medicine 13:2427). Convex, so that it has one minimum. 0 without an event.
     """
     from scipy.optimize import minimize
 
     event = outcomes[:, 1] > 0
-    if not event.any() or not train.shape[1]:
-        return np.zeros(len(others))
-    centre = train.mean(axis=0)
+    if not event.any() or not x.shape[1]:
+        return np.zeros(x.shape[1])
     order = np.argsort(-outcomes[:, 0], kind="stable")  # who was followed longest first: a risk set is a beginning
-    x, time, event = (train - centre)[order], outcomes[order, 0], event[order]
+    x, time, event = (x - x.mean(axis=0))[order], outcomes[order, 0], event[order]
     ends = np.searchsorted(-time, -time, side="right") - 1
 
     def loss(weights: Floats) -> tuple[float, Floats]:
@@ -148,8 +156,9 @@ def ridge_cox(train: Floats, outcomes: Floats, others: Floats, ridge: float) -> 
         value = float((np.log(total[event]) + top - risk[event]).sum() + ridge / 2 * weights @ weights)
         return value, x.T @ (exposed - event) + ridge * weights
 
-    found = minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 500})
-    return np.asarray((others - centre) @ found.x)
+    bounds = [(lowest, np.inf)] * x.shape[1] if np.isfinite(lowest) else None
+    found = minimize(loss, np.zeros(x.shape[1]), jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": 500})
+    return np.asarray(found.x)
 
 
 def squared_loss(predicted: Floats, outcomes: Floats) -> float:

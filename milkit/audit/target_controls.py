@@ -7,7 +7,8 @@
   prediction: ``risk`` or ``predicted``), ``n_patients``, ``chance`` and ``model`` (``c_index`` of a risk, ``r2`` and
   ``spearman`` of a number, each ``{estimate, ci_low, ci_high}``, null where undefined), ``controls`` (a list with
   ``name``, ``kind``, ``title``, ``columns``, the same figures, and ``difference``: the model less the control, paired),
-  and ``absent``: sentences on controls that could not be made;
+  ``increment`` (as there, in these figures; see ``milkit.audit.target_increment``), and ``absent``: sentences on
+  controls that could not be made;
 * ``warnings``: sentences that a report must show first; ``sentences``: all of them, these first. Of several targets
   each begins with the target's name;
 * ``failed``: only where the controls could not be made, the kind of error; ``targets`` is then empty.
@@ -17,14 +18,14 @@ covariates, on a differential count, and on the mean of the cells with outcomes 
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from milkit.audit.columns import covariate_columns, differential_columns
 from milkit.audit.control_sentences import column_names
-from milkit.audit.controls import MOST_COLUMNS, NAMES, PERMUTATIONS, control_facts, controls_of
+from milkit.audit.controls import MOST_COLUMNS, NAMES, NO_INCREMENT, PERMUTATIONS, control_facts, controls_of
 from milkit.audit.outcome_models import COX, RIDGE, Model, held_out, shuffled
 from milkit.audit.pooled import Pooled, pool
 from milkit.audit.simple_models import (
@@ -32,12 +33,14 @@ from milkit.audit.simple_models import (
     PENALTIES,
     Floats,
     Inputs,
+    Ints,
     Rows,
     of_covariates,
     of_sizes,
     rows_of,
     standardised,
 )
+from milkit.audit.target_increment import Alone, target_increment
 from milkit.audit.target_scores import CHANCE, TargetScorer
 from milkit.audit.target_sentences import describe_target
 from milkit.bags import BagStore
@@ -63,6 +66,7 @@ class Judged(NamedTuple):
             classes (n, 1): their position in ``classes``.
         columns: Of the table of patients that hold the outcome.
         classes: Of a target of classes.
+        validated: Rows like those of ``table`` of the validation patients, without which there is no increment.
     """
 
     name: str
@@ -71,6 +75,7 @@ class Judged(NamedTuple):
     outcomes: Floats
     columns: tuple[str, ...]
     classes: tuple[str, ...] = ()
+    validated: pd.DataFrame | None = None
 
 
 def target_controls(store: BagStore, folds: Folds, targets: Sequence[Judged], settings: MilSettings) -> dict[str, Any]:
@@ -135,7 +140,7 @@ def _of_target(bags: Pooled, folds: Folds, target: Judged, settings: MilSettings
         ("bag_size", "Number of cells alone", (), of_sizes(bags.sizes), LIGHT),
         *((kind, title, used, of_covariates(bags.patients, used), LIGHT) for kind, title, used in wanted),
     ]
-    controls, chosen = [], list[float]()
+    controls, chosen, alone = [], list[float](), None
     for kind, title, used, own, penalties in inputs:
         try:
             predicted, of_splits = held_out(model, own, target.outcomes, splits, penalties)
@@ -147,9 +152,17 @@ def _of_target(bags: Pooled, folds: Folds, target: Judged, settings: MilSettings
         name = f"{kind} {used[0]}" if kind == "covariate" else kind
         about = {"name": name, "kind": kind, "title": title, "columns": list(used)}
         controls.append(about | scorer.summary(beside) | {"difference": scorer.summary(scores - beside)})
+        if kind == "covariates":
+            alone = Alone(used, predicted, beside)
     permuted = _permuted(scorer, (model, inputs[0][3], chosen), target, splits, settings.seed)
     gap = scorer.summary(scores - scorer.score_table(permuted.pop("table")))
     controls.append(permuted | {"difference": gap})
+    added = None
+    if alone and (settings.covariates or target.validated is not None):
+        of_run = None if settings.covariates else _of_run(target, splits, bags.patients.index, scorer.column)
+        added = target_increment(scorer, splits, target.outcomes, alone, of_run, scores)
+    elif alone:
+        absent.append(NO_INCREMENT)
     result = {
         "kind": target.kind,
         "column": scorer.column,
@@ -157,6 +170,7 @@ def _of_target(bags: Pooled, folds: Folds, target: Judged, settings: MilSettings
         "chance": dict(CHANCE[scorer.column]),
         "model": scorer.summary(scores),
         "controls": controls,
+        "increment": added,
         "absent": absent,
     }
     warnings, notes = describe_target(result, settings.level)
@@ -170,19 +184,33 @@ def _of_classes(bags: Pooled, folds: Folds, target: Judged, settings: MilSetting
     own = Pooled(bags.patients[known].assign(label=labels), bags.means[known], bags.sizes[known])
     there = folds.table["patient_id"].isin(own.patients.index)
     predictions = Predictions(target.table, target.classes)
-    return {"kind": target.kind} | controls_of(own, Folds(folds.table[there]), predictions, settings)
+    validated = None if target.validated is None else Predictions(target.validated, target.classes)
+    return {"kind": target.kind} | controls_of(own, Folds(folds.table[there]), predictions, settings, validated)
 
 
 def _scorer(bags: Pooled, folds: Folds, target: Judged, settings: MilSettings) -> tuple[TargetScorer, list[Rows]]:
-    names, table = [str(name) for name in bags.patients.index], target.table
-    splits = rows_of(folds.splits(), names)
-    numbers = {(split.repeat, split.fold): number for number, split in enumerate(splits)}
-    where = [numbers[int(r), int(f)] for r, f in zip(table["repeat"], table["fold"], strict=True)]
-    rows = pd.Index(names).get_indexer(pd.Index(table["patient_id"].astype(str)))
+    table, splits = target.table, rows_of(folds.splits(), [str(name) for name in bags.patients.index])
     strata = np.zeros(table["patient_id"].nunique(), dtype=np.int64)
     resamples = Resamples.of(strata, settings.bootstrap, settings.level, settings.seed)
-    both = np.array(where, dtype=np.int64), rows.astype(np.int64)
-    return TargetScorer(table, "risk" if "risk" in table else "predicted", both, resamples), splits
+    column: Literal["risk", "predicted"] = "risk" if "risk" in table else "predicted"
+    return TargetScorer(table, column, _places(table, splits, bags.patients.index), resamples), splits
+
+
+def _places(table: pd.DataFrame, splits: Sequence[Rows], patients: "pd.Index[str]") -> tuple[Ints, Ints]:
+    """The split of each row of predictions, and its patient's row in the store."""
+    numbers = {(split.repeat, split.fold): number for number, split in enumerate(splits)}
+    where = [numbers[int(r), int(f)] for r, f in zip(table["repeat"], table["fold"], strict=True)]
+    rows = patients.astype(str).get_indexer(pd.Index(table["patient_id"].astype(str)))
+    return np.array(where, dtype=np.int64), rows.astype(np.int64)
+
+
+def _of_run(target: Judged, splits: Sequence[Rows], patients: "pd.Index[str]", column: str) -> Floats:
+    """What the run itself said of validation and tested patients, (S, n); NaN of others."""
+    held_out = np.full((len(splits), len(patients)), np.nan)
+    for table in (target.table, target.validated):
+        if table is not None:
+            held_out[_places(table, splits, patients)] = table[column]
+    return held_out
 
 
 def _wanted(

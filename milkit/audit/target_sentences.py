@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from milkit.audit.control_sentences import subject
+from milkit.audit.control_sentences import added, subject
 from milkit.audit.verdicts import better, exceeds, matters, verdict
 from milkit.figure_text import with_interval
 
@@ -11,6 +11,8 @@ HEADLINES = {"risk": "c_index", "predicted": "spearman"}
 """The figure that sentences quote, by the column of the predictions; a table shows the others, too."""
 
 NAMES = {"c_index": "c-index", "spearman": "Spearman's ρ", "r2": "R²"}
+
+_FIGURES = {"c_index": "the c-index", "spearman": "Spearman's ρ"}
 
 _REGRESSIONS = {"risk": "A ridge Cox regression", "predicted": "A ridge regression"}
 _ORDERED = {"risk": "order the patients by their risk", "predicted": "tell the patients' values"}
@@ -45,6 +47,10 @@ def describe_target(result: Mapping[str, Any], level: float) -> tuple[list[str],
             found = _found(result["column"], control[name], chance, several=several)
             serious = matters(control[name], chance) and not (control["kind"] == "covariate" and better(gap))
             (warnings if serious else notes).append(f"{what} {found}: {told}; {model} is {verdict(gap)}.")
+    if increment := result["increment"]:
+        gap = increment["difference"][name]
+        told = added(increment["columns"], gap, _FIGURES[name], level)
+        (notes if better(gap) else warnings).append(told)
     if not exceeds(result["model"][name], chance):
         warnings.insert(
             0,

@@ -26,6 +26,7 @@ from milkit.mil.run_files import (
     attention_rows,
     controls_note,
     controls_store,
+    declared_by,
     dump_of,
     figures_or_failure,
     provenance_of,
@@ -38,7 +39,6 @@ from milkit.progress import progress
 from milkit.runs import log_to, whole_folder, write_json, write_text
 from milkit.settings import MilSettings
 from milkit.splitting import make_folds
-from milkit.statistics.decisions import Declared
 from milkit.statistics.summary import summarise
 from milkit.target_choice import choose_targets
 
@@ -81,7 +81,7 @@ def cross_validate(store: BagStore, settings: MilSettings, run: Path, folds: Fol
         return cross_validate_targets(store, targets, settings, run, folds)
     folds = folds or make_folds(store.patients, settings, partial(study_patients, store))
     refuse_unequal_repeats(folds.tested)
-    declared = Declared(settings.prevalence, settings.thresholds, settings.specificity, settings.training.class_weights)
+    declared = declared_by(settings)
     declared.check(classes)
     check_columns(store.patients, settings.covariates)
     # A head that cannot be made is refused before anything is read.

@@ -20,6 +20,7 @@ from milkit.mil.run_files import (
     attention_rows,
     controls_note,
     controls_store,
+    declared_by,
     dump_of,
     figures_or_failure,
     provenance_of,
@@ -42,18 +43,38 @@ from milkit.targets import Classes, Floats, Survival, Target, is_known
 log = logging.getLogger(__name__)
 
 
-class HeldOutTargets(NamedTuple):
-    """What models say, averaged over the seeds.
+class Told(NamedTuple):
+    """What models say of one target, for patients whose outcome is known.
 
     Attributes:
-        tables: Of tested patients, for each target.
+        tested: Of tested patients, averaged over the seeds.
+        validated: Of validation patients, who only stopped the training, averaged over the seeds.
+        by_seed: Of tested patients, each seed alone.
+    """
+
+    tested: pd.DataFrame
+    validated: pd.DataFrame
+    by_seed: list[pd.DataFrame]
+
+    @classmethod
+    def joined(cls, splits: Sequence["Told"]) -> "Told":
+        """From that of each split."""
+        tested, validated, by_seed = zip(*splits, strict=True)
+        return cls(_stacked(tested), _stacked(validated), [_stacked(own) for own in zip(*by_seed, strict=True)])
+
+
+class HeldOutTargets(NamedTuple):
+    """What models say.
+
+    Attributes:
+        told: For each target.
         training: Of the training patients of each fold, patient_id, repeat, fold and risk; None unless just one of the
             targets is survival.
         attention: To the cells of tested patients.
         choices: What each split was trained with.
     """
 
-    tables: list[pd.DataFrame]
+    told: list[Told]
     training: pd.DataFrame | None
     attention: Attention
     choices: list[Choice]
@@ -85,6 +106,7 @@ def cross_validate_targets(
     check_columns(patients, settings.covariates)
     refuse_unequal_repeats(folds.tested)
     check_splits(targets, patients, folds)
+    declared_by(settings).check([name for t in targets if isinstance(t, Classes) for name in t.classes])
     stores = CandidateStores.of(store, settings)
     tuning = Tuning.of(patients, None, folds, settings, stores.names, partial(stratify, targets))
     for candidate in tuning.candidates:
@@ -101,8 +123,8 @@ def cross_validate_targets(
         loaded = stores.load(choose_device(settings.device))
         held_out = _all_folds(loaded, patients, targets, folds, tuning, folder / "heads")
         files = prediction_files([target.name for target in targets])
-        for name, table in zip(files, held_out.tables, strict=True):
-            write_table(folder / name, table)
+        for name, told in zip(files, held_out.told, strict=True):
+            write_table(folder / name, told.tested)
         if held_out.training is not None:
             # `milkit survival` measures the risks of tested patients against these.
             write_table(folder / "training_risks.csv", held_out.training)
@@ -113,7 +135,7 @@ def cross_validate_targets(
             write_json(folder / "tuning.json", tuning.record(held_out.choices))
         write_json(folder / "metrics.json", metrics)
         if settings.controls:
-            judged = [_judged(target, table, patients) for target, table in zip(targets, held_out.tables, strict=True)]
+            judged = [_judged(target, told, patients) for target, told in zip(targets, held_out.told, strict=True)]
             pooled = controls_store(stores, held_out.choices)
             found = target_controls_or_failure(pooled, folds, judged, settings)
             for own in found["targets"].values():
@@ -128,16 +150,17 @@ def _metrics(
 ) -> dict[str, Any]:
     """Of one target its figures, of several those of each."""
     figures = {}
-    for target, table in zip(targets, held_out.tables, strict=True):
-        found = figures_or_failure(partial(_figures, target, table, settings), table, patients.index)
+    for target, told in zip(targets, held_out.told, strict=True):
+        found = figures_or_failure(partial(_figures, target, told, settings), told.tested, patients.index)
         figures[target.name] = {"target": {"name": target.name, "kind": target.kind}, **found}
     return figures[targets[0].name] if len(targets) == 1 else {"targets": figures}
 
 
-def _judged(target: Target, table: pd.DataFrame, patients: pd.DataFrame) -> Judged:
+def _judged(target: Target, told: Told, patients: pd.DataFrame) -> Judged:
     """What the controls need of a target."""
     classes = target.classes if isinstance(target, Classes) else ()
-    return Judged(target.name, target.kind, table, target.outcomes(patients), target.columns, classes)
+    outcomes = target.outcomes(patients)
+    return Judged(target.name, target.kind, told.tested, outcomes, target.columns, classes, told.validated)
 
 
 def _check_inner(targets: Sequence[Target], patients: pd.DataFrame, inner: Folds) -> None:
@@ -152,13 +175,17 @@ def _check_inner(targets: Sequence[Target], patients: pd.DataFrame, inner: Folds
         raise FoldError(msg) from None
 
 
-def _figures(target: Target, table: pd.DataFrame, settings: MilSettings) -> dict[str, Any]:
+def _figures(target: Target, told: Told, settings: MilSettings) -> dict[str, Any]:
     chosen: dict[str, Any] = {"n_bootstrap": settings.bootstrap, "level": settings.level, "seed": settings.seed}
     if isinstance(target, Classes):
-        return summarise(Predictions(table, target.classes), **chosen)
+        tested, validated, *by_seed = (
+            Predictions(own, target.classes) for own in (told.tested, told.validated, *told.by_seed)
+        )
+        declared = declared_by(settings).of(target.classes)
+        return summarise(tested, declared=declared, by_seed=by_seed, validated=validated, **chosen)
     if isinstance(target, Survival):
-        return survival_figures(table, **chosen)
-    return regression_figures(table, **chosen)
+        return survival_figures(told.tested, **chosen)
+    return regression_figures(told.tested, **chosen)
 
 
 def _all_folds(
@@ -172,7 +199,7 @@ def _all_folds(
     """Train and test every split with every seed, by the settings that are chosen in the split."""
     heads.mkdir()
     splits, seeds, choices = list(folds.splits()), tuning.settings.seeds, list[Choice]()
-    tables, known_risks, cells = list[list[pd.DataFrame]]([] for _ in targets), [], []
+    told, known_risks, cells = list[list[Told]](), [], []
     names = [f"{t.name}: {output}" if len(targets) > 1 else output for t in targets for output in t.outputs]
     risky = [position for position, target in enumerate(targets) if isinstance(target, Survival)]
 
@@ -186,7 +213,7 @@ def _all_folds(
             settings = choices[-1].settings
             bags, encoder_digest = loaded[settings.store]
             learned = Learned.of(bags, patients, targets, split, settings)
-            scores, of_training = [], []
+            scores, seen, of_training = [], [], []
             for number in range(seeds):
                 trained = learned.trained(number)
                 name = f"{split.name}-seed{number}"
@@ -195,25 +222,43 @@ def _all_folds(
                 log.info("%s: best epoch %d, validation loss %.4f", name, trained.best_epoch, trained.validation_loss)
                 tested, weights = learned.said(trained, split.test)
                 scores.append(tested)
+                seen.append(learned.said(trained, split.validation)[0])
                 if len(risky) == 1:
                     said, _ = learned.said(trained, learned.known(split.train))
                     of_training.append(said[risky[0]][:, 0])
                 cells.append(attention_rows(bags, split, number, names, weights))
                 advance()
-            for position, target in enumerate(targets):
-                mean = np.mean([own[position] for own in scores], axis=0)
-                tables[position].append(_rows(target, patients, split, mean))
+            told.append(_told(targets, patients, split, scores, seen))
             if len(risky) == 1:
                 part = pd.DataFrame(
                     {"patient_id": learned.known(split.train), "repeat": split.repeat, "fold": split.fold}
                 )
                 known_risks.append(part.assign(risk=np.mean(of_training, axis=0)))
     return HeldOutTargets(
-        [pd.concat(own, ignore_index=True) for own in tables],
-        pd.concat(known_risks, ignore_index=True) if known_risks else None,
-        Attention(pd.concat(cells, ignore_index=True)),
+        [Told.joined(own) for own in zip(*told, strict=True)],
+        _stacked(known_risks) if known_risks else None,
+        Attention(_stacked(cells)),
         choices,
     )
+
+
+def _told(
+    targets: Sequence[Target],
+    patients: pd.DataFrame,
+    split: Split,
+    tested: Sequence[Sequence[Floats]],
+    validated: Sequence[Sequence[Floats]],
+) -> list[Told]:
+    """Of each target, from the scores of a split's patients by seed and target."""
+    inner, result = split._replace(test=split.validation), []
+    for position, target in enumerate(targets):
+        own, seen = ([of_seed[position] for of_seed in scores] for scores in (tested, validated))
+        mean, seen_mean = (np.mean(scores, axis=0) for scores in (own, seen))
+        by_seed = [_rows(target, patients, split, scores) for scores in own]
+        result.append(
+            Told(_rows(target, patients, split, mean), _rows(target, patients, inner, seen_mean), by_seed),
+        )
+    return result
 
 
 def _rows(target: Target, patients: pd.DataFrame, split: Split, scores: Floats) -> pd.DataFrame:
@@ -222,3 +267,7 @@ def _rows(target: Target, patients: pd.DataFrame, split: Split, scores: Floats) 
     tested = [name for name, there in zip(split.test, known, strict=True) if there]
     table = pd.DataFrame({"patient_id": tested, "repeat": split.repeat, "fold": split.fold})
     return table.join(target.rows(outcomes[known], scores[known]))
+
+
+def _stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(tables, ignore_index=True)

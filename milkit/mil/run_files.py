@@ -20,6 +20,7 @@ from milkit.mil.tuning import Choice, Tuning
 from milkit.predictions import SHARED
 from milkit.runs import log_failure, provenance, write_json
 from milkit.settings import MilSettings, dump
+from milkit.statistics.decisions import Declared
 
 
 def dump_of(store: BagStore, settings: MilSettings) -> str:
@@ -29,6 +30,12 @@ def dump_of(store: BagStore, settings: MilSettings) -> str:
         encoders = tuple(str(Path(str(path)).resolve()) for path in settings.tune[ENCODER])
         paths["tune"] = {**settings.tune, ENCODER: encoders}
     return dump(settings.model_copy(update={"store": store.path.resolve(), **paths}))
+
+
+def declared_by(settings: MilSettings) -> Declared:
+    """What the settings declare of the clinic."""
+    weighted = settings.training.class_weights
+    return Declared(settings.prevalence, settings.thresholds, settings.specificity, weighted)
 
 
 def attention_rows(

@@ -10,6 +10,7 @@ from milkit.audit.target_scores import CHANCE
 from milkit.audit.target_sentences import HEADLINES, NAMES
 from milkit.drawing import Drawn
 from milkit.figure_text import capital, listed, with_interval
+from milkit.report.controls import OF_CLASSES, control_table
 from milkit.report.results import Results
 from milkit.report.summary import method
 from milkit.report.tables import METRICS, Table
@@ -166,16 +167,9 @@ def _controls(target: ShownTarget, level: str) -> Table | None:
     found = target.controls
     if not found:
         return None
-    names = {"balanced_accuracy": "Balanced accuracy", "auroc_macro": "AUROC, mean of classes"}
-    names = names if target.classes else {key: capital(NAMES[key]) for key in CHANCE[_column(target)]}
-    rows = [["The model", *(with_interval(found["model"][key]) for key in names), ""]]
+    names = OF_CLASSES if target.classes else {key: NAMES[key] for key in CHANCE[_column(target)]}
     quoted = "balanced_accuracy" if target.classes else HEADLINES[_column(target)]
-    for control in found["controls"]:
-        figures_of = [with_interval(control[key]) for key in names]
-        rows.append([control["title"], *figures_of, with_interval(control["difference"][quoted], "+.2f")])
-    header = ["What is looked at", *(f"{name} ({level} CI)" for name in names.values())]
-    header.append(f"Model less this, {names[quoted]} ({level} CI)")
-    return Table(f"{capital(target.name)}: the model beside controls", header, rows)
+    return control_table(found, names, quoted, level, f"{capital(target.name)}: the model beside controls")
 
 
 def _counted(target: ShownTarget) -> str:

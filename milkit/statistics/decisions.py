@@ -40,20 +40,35 @@ class Declared(NamedTuple):
     def check(self, classes: Sequence[str]) -> None:
         """Refuse what cannot be used, before anything is computed.
 
+        Args:
+            classes: Of the run, those of all its targets.
+
         Raises:
-            SettingsError: Something was declared for a class that is not there, or a range is empty.
+            SettingsError: Something was declared for a class that is not there, or for one of several targets' that
+                cannot be told apart, or a range is empty.
         """
         for setting, names in (("prevalence", self.prevalence), ("thresholds", self.thresholds)):
-            if unknown := [name for name in names if name not in classes]:
-                msg = (
-                    f"{setting} was declared for the class '{unknown[0]}', and the classes are {', '.join(classes)}; "
-                    "name one of these."
-                )
+            for name in names:
+                there = sum(name == own for own in classes)
+                if there == 1:
+                    continue
+                ending = f"the classes are {', '.join(classes)}; name one of these."
+                if not classes:
+                    ending = f"the run predicts no classes; leave {setting} out."
+                elif there:
+                    ending = f"{there} targets have a class of that name; train on one of them at a time."
+                msg = f"{setting} was declared for the class '{name}', and {ending}"
                 raise SettingsError(msg)
         for name, (low, high) in self.thresholds.items():
             if low >= high:
                 msg = f"thresholds of '{name}' were given as {low:g} to {high:g}; give the lower one first."
                 raise SettingsError(msg)
+
+    def of(self, classes: Sequence[str]) -> "Declared":
+        """What of it is about these classes."""
+        prevalence = {name: share for name, share in self.prevalence.items() if name in classes}
+        thresholds = {name: limits for name, limits in self.thresholds.items() if name in classes}
+        return self._replace(prevalence=prevalence, thresholds=thresholds)
 
 
 NOTHING_DECLARED = Declared()
