@@ -55,6 +55,12 @@ class Drawn(str):
     _figure: Figure
     _name: str
 
+    def within(self, place: str) -> "Drawn":
+        """The same for a page that holds others of its kind: its ids begin with the place."""
+        moved = Drawn(_with_ids(self, place))
+        moved._figure, moved._name = self._figure, self._name
+        return moved
+
     def pdf(self) -> bytes:
         """The same figure as a PDF file without a date; its fonts come with it."""
         buffer = io.BytesIO()
@@ -73,9 +79,14 @@ def svg(figure: Figure, name: str, title: str) -> Drawn:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
-    own = partial(re.sub, r'( id="|url\(#|href="#)', rf"\g<1>{name}-")
-    text = re.sub(r"<[^>]*>", lambda tag: own(tag[0]), text)  # texts hold no '<', but may read like an id
+    text = _with_ids(text, name)
     head = f'<svg role="img" aria-label="{escape(title)}" stroke-linejoin="round" stroke-linecap="butt"'
     drawn = Drawn(text.replace("<svg", head, 1))
     drawn._figure, drawn._name = figure, name
     return drawn
+
+
+def _with_ids(text: str, first: str) -> str:
+    """With another beginning of every id and of what refers to it."""
+    own = partial(re.sub, r'( id="|url\(#|href="#)', rf"\g<1>{first}-")
+    return re.sub(r"<[^>]*>", lambda tag: own(tag[0]), text)  # texts hold no '<', but may read like an id

@@ -27,12 +27,11 @@ def confusion_matrix(
     classes: Sequence[str],
     *,
     repeats: int = 1,
-    name: str = "confusion-matrix",
 ) -> Drawn:
     """Patients by label (rows) and prediction (columns): counts, and per cent of the row, which is also the shade.
 
     With several repeats, a patient stands in ``labels`` and ``predicted`` once a repeat, and counts are means over the
-    repeats, with a decimal; the per cent of the diagonal are the mean recalls. Figures of one page need other names.
+    repeats, with a decimal; the per cent of the diagonal are the mean recalls.
     """
     position = {label: number for number, label in enumerate(classes)}
     counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
@@ -44,7 +43,7 @@ def confusion_matrix(
         for row in zip(counts, shares, strict=True)
     ]
     side = 2.4 + 0.62 * len(classes)
-    with style(name):
+    with style("confusion-matrix"):
         figure, axes = subplots(side + 0.6, side)
         sns.heatmap(
             shares, annot=np.array(texts), fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True,
@@ -54,7 +53,7 @@ def confusion_matrix(
         axes.tick_params(length=0)
         axes.set_xticks(axes.get_xticks(), list(classes), rotation=35, ha="right", rotation_mode="anchor")
         axes.set_yticks(axes.get_yticks(), list(classes), rotation=0)
-        return svg(figure, name, "Confusion matrix: patients by label and predicted class")
+        return svg(figure, "confusion-matrix", "Confusion matrix: patients by label and predicted class")
 
 
 def roc_curves(

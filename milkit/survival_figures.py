@@ -13,20 +13,17 @@ from milkit.drawing import ACCENT, INK, LINES, MUTED, Drawn, blank, style, subpl
 from milkit.figure_text import with_interval
 
 
-def kaplan_meier(
-    curves: pd.DataFrame, at_risk: pd.DataFrame, result: Mapping[str, Any], *, name: str = "kaplan-meier"
-) -> Drawn:
+def kaplan_meier(curves: pd.DataFrame, at_risk: pd.DataFrame, result: Mapping[str, Any]) -> Drawn:
     """A curve a group with its confidence band and marks of censoring; below, how many are still followed.
 
     Args:
         curves: ``curves.csv``.
         at_risk: ``at_risk.csv``.
         result: With ``log_rank``, ``horizon`` and ``level``.
-        name: Of the figure.
     """
     names = list(dict.fromkeys(curves["group"]))
     colours, height = sns.color_palette("colorblind", 10), 0.6 + 0.24 * len(names)
-    with style(name):
+    with style("kaplan-meier"):
         figure = blank(6.6, 4.1 + height + 0.24 * ceil(len(names) / 2))
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.6, height])
         for number, group in enumerate(names):
@@ -41,7 +38,7 @@ def kaplan_meier(
         figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, handlelength=2.6)
         _risk_table(lower, at_risk, names)
         upper.set_xlim(-0.02 * curves["time"].max(), 1.03 * curves["time"].max())
-        return svg(figure, name, "Kaplan-Meier curves of the groups, with numbers at risk")
+        return svg(figure, "kaplan-meier", "Kaplan-Meier curves of the groups, with numbers at risk")
 
 
 def brier_over_time(table: pd.DataFrame, scores: Mapping[str, Any]) -> Drawn:

@@ -294,6 +294,15 @@ def test_what_a_run_lacks_becomes_a_question(tmp_path: Path) -> None:
     assert "no covariate of the patient was used" in pages(run)["tripod_ai.html"]
 
 
+def test_what_the_model_adds_to_covariates_is_told_with_a_link(run: Path) -> None:
+    found = json.loads((run / "controls.json").read_text())["increment"]
+    gap = with_interval(found["difference"]["balanced_accuracy"], "+.2f")
+    text = re.sub("<[^>]*>", "", pages(run)["tripod_ai.html"])
+    assert f"Beside {', '.join(found['columns'])} the model adds {gap} in balanced accuracy." in text
+    rows = _rows(pages(run)["numbers.html"]).values()
+    assert "/increment/difference/balanced_accuracy" in {row["where"] for row in rows}
+
+
 def test_what_was_chosen_is_told_with_its_splits(tmp_path: Path) -> None:
     run = make_run(tmp_path, tune={"training.learning_rate": [1e-4, 3e-2]}, tune_folds=3, controls=False)
     write_guidelines(run)

@@ -73,6 +73,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, own in targets.items():
         values: dict[str, Any] = {"folds": 3, "repeats": 2, "bootstrap": 100, "target": own}
         values["training"] = {"max_epochs": 8, "learning_rate": 0.01}
+        if name in {"several", "alike"}:
+            values |= {"prevalence": {"NPM1": 0.1}, "thresholds": {"control": [0.2, 0.6]}}
         cross_validate(store, MilSettings.model_validate(values), folder / name)
         if name not in {"several", "alike"}:
             assert not explain_quickly(folder / name, "cpu")
@@ -127,13 +129,51 @@ def test_the_report_of_a_number_shows_predicted_over_true_values(runs: Path) -> 
 
 def test_several_targets_stand_below_each_other_in_their_order(runs: Path) -> None:
     text = _words(runs / "several" / "report" / "report.html")
-    places = [text.index(f"{name}: figures over all patients") for name in ("Survival", "Age", "Label")]
+    places = [text.index(f"{name}: metrics over all patients") for name in ("Survival", "Age", "Label")]
     assert places == sorted(places)
     assert "Can survival, the number age and the class of label be told" in text
     table = read_table(runs / "several" / "report" / "predictions.csv")
     assert {"survival: risk", "age: predicted", "label: p_NPM1"} <= set(table)
     assert len(table) == 2 * 36
     assert table.loc[table["patient_id"] == "P04", "survival: risk"].isna().all()
+
+
+@pytest.mark.parametrize(("run", "number"), [("several", 3), ("alike", 1)])
+def test_a_target_of_classes_among_several_has_all_that_classes_alone_have(runs: Path, run: str, number: int) -> None:
+    text, metrics = _words(runs / run / "report" / "report.html"), read_json(runs / run / "metrics.json")
+    own = metrics["targets"]["label"]
+    titles = ("metrics over all patients", "results of each class", "the model beside controls")
+    titles += ("calibration of each class", "predictive values at the declared prevalence")
+    places = [text.index(f"Label: {title}") for title in titles]
+    assert places == sorted(places)
+    slope, positive = own["calibration"]["control"]["slope"], own["predictive_values"]["NPM1"]["positive"]
+    for figure in (own["per_class"]["PML_RARA"]["auroc"], slope, positive):
+        if figure["estimate"] is not None and figure["ci_low"] is not None and figure["ci_high"] is not None:
+            assert f"{figure['estimate']:.2f} ({figure['ci_low']:.2f} to {figure['ci_high']:.2f})" in text
+    assert "Dividing the logits by a temperature" in text
+    assert "control: prevalence 33.3 %, the share in this cohort" in text
+    figures = {"confusion_matrix", "roc_curves", "class_results", "metric_folds", "calibration", "decision_curves"}
+    there = {path.name for path in (runs / run / "report" / "figures").iterdir()}
+    assert {f"target_{number}_{name}.{kind}" for name in figures for kind in ("svg", "pdf")} <= there
+
+
+def test_a_second_report_keeps_none_of_the_first_s_figures(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "alike", tmp_path / "alike")
+    figures = tmp_path / "alike" / "report" / "figures"
+    (figures / "target_9_roc_curves.svg").write_text("of a run with more targets")
+    (figures / "mine.svg").write_text("a reader's own")
+    write_report(tmp_path / "alike", ReportSettings())
+    assert not (figures / "target_9_roc_curves.svg").exists()
+    assert (figures / "mine.svg").exists()
+
+
+def test_what_the_model_adds_to_covariates_has_a_row(runs: Path) -> None:
+    text, controls = (
+        _words(runs / "survival" / "report" / "report.html"),
+        read_json(runs / "survival" / "controls.json"),
+    )
+    added = controls["targets"]["survival"]["increment"]["together"]["c_index"]
+    assert f"The model and age {added['estimate']:.2f} ({added['ci_low']:.2f} to {added['ci_high']:.2f})" in text
 
 
 @pytest.mark.parametrize("run", ["several", "alike"])

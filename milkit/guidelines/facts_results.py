@@ -122,7 +122,20 @@ def controls(study: Study) -> list[Sentence]:
             of = f" ({path[1]})" if len(several) > 1 else ""
             measure = MEASURES.get(key, key)
             sentences += told(template, title=control.get("title"), of=of, measure=measure, figure=figure, gap=gap)
+        sentences += _increment(study, path, f" ({path[1]})" if len(several) > 1 else "")
     return told("Controls on the same folds and patients:") + sentences if sentences else []
+
+
+def _increment(study: Study, path: tuple[str, ...], of: str) -> list[Sentence]:
+    """What the model adds to the covariates of a target, where that is known."""
+    columns = study.value(CONTROLS, *path, "increment", "columns")
+    gaps = study.value(CONTROLS, *path, "increment", "difference") or {}
+    key = next((key for key, value in gaps.items() if _is_figure(value)), "")
+    if not columns or not key:
+        return []
+    gap = study.quote(CONTROLS, *path, "increment", "difference", key, form="+.2f")
+    template = "Beside {columns}{of} the model adds {gap} in {measure}."
+    return told(template, columns=", ".join(columns), of=of, gap=gap, measure=MEASURES.get(key, key))
 
 
 def variance(study: Study) -> list[Sentence]:

@@ -12,7 +12,8 @@ _OWN = re.compile(
     r"|(metrics|controls|faithfulness|composition)\.json"
     r"|guidelines/((tripod_ai|claim|table1|numbers)\.html|model_card\.(html|md)|table1\.csv|flow\.svg)"
     r"|patients/[a-z0-9-]+-[0-9a-f]{8}\.html"
-    r"|figures/(target_\d+|calibration|class_results|confusion_matrix|decision_curves|metric_folds|roc_curves)\.(svg|pdf)"
+    r"|figures/(target_\d+|(target_\d+_)?(calibration|class_results|confusion_matrix|decision_curves|metric_folds"
+    r"|roc_curves))\.(svg|pdf)"
 )
 """What ``write_report`` and ``write_guidelines`` write, relative to the folder; all else is the reader's."""
 

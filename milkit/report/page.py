@@ -14,22 +14,15 @@ from milkit.mil.candidates import ENCODER
 from milkit.report.artefacts import Artefacts, artefact_sentence
 from milkit.report.beside import beside
 from milkit.report.citations import citations
+from milkit.report.class_results import class_results
 from milkit.report.composition import shown_composition
 from milkit.report.controls import shown_controls
 from milkit.report.gallery import GROUPS, REDUCED, Picture
 from milkit.report.patients import Patient
-from milkit.report.probabilities import (
-    calibration_notes,
-    calibration_table,
-    decision_notes,
-    predictive_table,
-    temperature_note,
-    variance_note,
-)
 from milkit.report.rankings import shown_rankings
 from milkit.report.results import Results
 from milkit.report.summary import headline, method, question
-from milkit.report.tables import class_table, cohort_table, flow_steps, metrics_table
+from milkit.report.tables import cohort_table, flow_steps
 from milkit.report.target_results import ShownTarget
 from milkit.report.targets_page import first_screen, sections
 from milkit.report.templates import offline_templates
@@ -146,21 +139,13 @@ def report_page(results: Results, around: Mapping[str, Any]) -> str:
     return _templates().get_template("report.html.j2").render(
         **around,
         classes=results.classes,
-        averaged=results.predictions.table["repeat"].nunique() > 1,
         question=question(results),
         headline=headline(results),
         method=method(results),
         n_patients=len(predictions),
         n_wrong=int((predictions["label"] != predictions["predicted"]).sum()),
         controls=shown_controls(results.controls, results.level),
-        metrics_table=metrics_table(results),
-        class_table=class_table(results),
-        variance_note=variance_note(results),
-        calibration_table=calibration_table(results),
-        calibration_notes=calibration_notes(results),
-        temperature_note=temperature_note(results),
-        predictive_table=predictive_table(results),
-        decision_notes=decision_notes(results),
+        found=class_results(results),
         composition=shown_composition(results.composition, results.verdicts),
     )  # fmt: skip
 

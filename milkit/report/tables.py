@@ -1,10 +1,11 @@
 """The tables of the page: rows of text, numbers already rounded."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from milkit.figure_text import with_interval
+from milkit.figure_text import capital, with_interval
 from milkit.patient_flow import flow_table
 from milkit.report.results import Results
 
@@ -32,6 +33,10 @@ class Table(NamedTuple):
     caption: str
     header: list[str]
     rows: list[list[str]]
+
+    def of(self, target: str) -> "Table":
+        """The same, about one of several targets."""
+        return self._replace(caption=f"{capital(target)}: {self.caption[:1].lower()}{self.caption[1:]}")
 
 
 class FlowStep(NamedTuple):
@@ -67,10 +72,15 @@ def cohort_table(results: Results) -> Table:
     return Table("The cohort", header, rows)
 
 
-def metrics_table(results: Results) -> Table:
-    """Every metric with its interval and the spread of single folds."""
+def metrics_table(results: Results, metrics: Mapping[str, tuple[str, str]] = METRICS) -> Table:
+    """Every metric with its interval and the spread of single folds.
+
+    Args:
+        results: Of the run.
+        metrics: Which of them, each with a name and a meaning.
+    """
     rows = []
-    for key, (name, meaning) in METRICS.items():
+    for key, (name, meaning) in metrics.items():
         metric = results.metrics.get(key, {})
         rows.append([name, with_interval(metric), _spread(metric), meaning])
     header = ["Metric", f"Estimate ({results.level} CI)", "Single folds, lowest to highest", "What it is"]

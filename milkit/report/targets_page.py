@@ -1,19 +1,20 @@
 """The report's page of a run whose targets are survival, numbers or several at once."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from milkit import figures
 from milkit.audit.target_scores import CHANCE
 from milkit.audit.target_sentences import HEADLINES, NAMES
 from milkit.drawing import Drawn
-from milkit.figure_text import capital, listed, with_interval
+from milkit.figure_text import capital, listed
+from milkit.report.class_results import ClassResults, class_figures, class_results_of, of_target
 from milkit.report.controls import OF_CLASSES, control_table
 from milkit.report.results import Results
 from milkit.report.summary import method
-from milkit.report.tables import METRICS, Table
+from milkit.report.tables import Table, metrics_table
 from milkit.report.target_results import ShownTarget
 from milkit.survival.curves import curve_table, log_rank, numbers_at_risk, round_times
 from milkit.survival.predicted import YARDSTICKS, risk_groups
@@ -54,6 +55,7 @@ class Section(NamedTuple):
         notes: Sentences about it.
         controls: What is reached without the model; None where there are no controls.
         others: Sentences on controls that stand further below.
+        classes: Of a target of classes, all that stands in the place of table and figure; None of others.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Section(NamedTuple):
     notes: list[str]
     controls: Table | None
     others: list[str]
+    classes: ClassResults | None = None
 
 
 def sections(results: Results, targets: Sequence[ShownTarget]) -> list[Section]:
@@ -71,9 +74,14 @@ def sections(results: Results, targets: Sequence[ShownTarget]) -> list[Section]:
     return [_section(results, target, number) for number, target in enumerate(targets, 1)]
 
 
-def target_figures(targets: Sequence[ShownTarget]) -> dict[str, Drawn]:
-    """Kaplan-Meier curves by risk group, predicted over true numbers, or a confusion matrix, by the figure's name."""
-    return {_figure_name(number): _draw(target, _figure_name(number)) for number, target in enumerate(targets, 1)}
+def target_figures(results: Results, targets: Sequence[ShownTarget]) -> dict[str, Drawn]:
+    """Kaplan-Meier curves by risk group, predicted over true numbers, or the figures of classes, by their names."""
+    drawn = dict[str, Drawn]()
+    for number, target in enumerate(targets, 1):
+        place = _figure_name(number)
+        own = class_figures(of_target(results, target)) if target.classes else {"": _draw(target)}
+        drawn |= {f"{place}_{name}" if name else place: figure.within(place) for name, figure in own.items()}
+    return drawn
 
 
 def first_screen(results: Results, targets: Sequence[ShownTarget]) -> dict[str, Any]:
@@ -115,7 +123,8 @@ def target_warnings(targets: Sequence[ShownTarget]) -> list[str]:
 
 def _section(results: Results, target: ShownTarget, number: int) -> Section:
     level, notes = results.level, []
-    caption = "Patients by label and predicted class: number, and per cent of the label's patients."
+    names = {key: own for key, own in MEANINGS.items() if key in target.metrics}
+    caption = "A point for each patient, predictions averaged over the repeats; on the dotted line both are equal."
     if target.outcome is not None:
         risks = target.risks()
         assert risks is not None
@@ -127,17 +136,16 @@ def _section(results: Results, target: ShownTarget, number: int) -> Section:
             "`milkit survival` sets these risks beside covariates (Cox's model), and judges predicted survival (Brier "
             "score, calibration)."
         )
-    elif not target.classes:
-        caption = "A point for each patient, predictions averaged over the repeats; on the dotted line both are equal."
     return Section(
         capital(target.name),
         _headline(target, level),
-        _table(target, level),
+        metrics_table(replace(results, metrics=target.metrics), names).of(target.name),
         _figure_name(number),
         caption,
         notes,
         _controls(target, level),
         list(target.controls.get("absent", [])),
+        class_results_of(results, target, f"{_figure_name(number)}_") if target.classes else None,
     )
 
 
@@ -149,18 +157,6 @@ def _headline(target: ShownTarget, level: str) -> Headline:
     estimate, low, high = (figure.get(name) for name in ("estimate", "ci_low", "ci_high"))
     interval = "" if low is None or high is None else f"({level} CI {low:.2f} to {high:.2f}), "
     return Headline(title, estimate, f"{interval}chance {chance:.2f}")
-
-
-def _table(target: ShownTarget, level: str) -> Table:
-    names = METRICS if target.classes else {key: own for key, own in MEANINGS.items() if key in target.metrics}
-    rows = []
-    for key, (name, meaning) in names.items():
-        figure = target.metrics.get(key) or {}
-        folds = [value for value in figure.get("folds") or () if value is not None]
-        spread = f"{min(folds):.2f} to {max(folds):.2f}" if folds else "–"
-        rows.append([name, with_interval(figure), spread, meaning])
-    header = ["Figure", f"Estimate ({level} CI)", "Single folds, lowest to highest", "What it is"]
-    return Table(f"{capital(target.name)}: figures over all patients", header, rows)
 
 
 def _controls(target: ShownTarget, level: str) -> Table | None:
@@ -194,13 +190,9 @@ def _figure_name(number: int) -> str:
     return f"target_{number}"
 
 
-def _draw(target: ShownTarget, name: str) -> Drawn:
-    if target.classes:
-        table, n_repeats = target.table, target.table["repeat"].nunique()
-        labels, predicted = table["label"].tolist(), table["predicted"].tolist()
-        return figures.confusion_matrix(labels, predicted, target.classes, repeats=n_repeats, name=name)
+def _draw(target: ShownTarget) -> Drawn:
     if target.outcome is None:
-        return scatter(target.patients, target.name, name=name)
+        return scatter(target.patients, target.name)
     outcome, risks = target.outcome, target.risks()
     assert risks is not None
     time, event = outcome.time, outcome.event
@@ -209,7 +201,7 @@ def _draw(target: ShownTarget, name: str) -> Drawn:
     curves = curve_table(time, event, groups, there, outcome.settings.level)
     at_risk = numbers_at_risk(time, groups, there, round_times(float(time.max())))
     shown = {"log_rank": log_rank(time, event, groups), "horizon": outcome.middle, "level": outcome.settings.level}
-    return kaplan_meier(curves, at_risk, shown, name=name)
+    return kaplan_meier(curves, at_risk, shown)
 
 
 def as_markup(drawn: Mapping[str, Drawn]) -> dict[str, Markup]:

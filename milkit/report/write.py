@@ -10,22 +10,19 @@ from pathlib import Path
 import pandas as pd
 from markupsafe import Markup
 
-from milkit import calibration_figures, figures
 from milkit.bags import source_texts
-from milkit.drawing import Drawn
-from milkit.predictions import Predictions
 from milkit.privacy.gate import keep_allowed, release
 from milkit.progress import progress
 from milkit.report.artefacts import summed
 from milkit.report.beside import write_beside
+from milkit.report.class_results import class_figures
 from milkit.report.folder import exchange, keep_others
 from milkit.report.gallery import Picture, encode
 from milkit.report.page import patient_card, patient_page, report_page, shared_parts, targets_page
 from milkit.report.patients import Patient, all_patients
 from milkit.report.results import Results, read_results
 from milkit.report.settings import ReportSettings
-from milkit.report.summary import headline, warnings
-from milkit.report.tables import METRICS
+from milkit.report.summary import warnings
 from milkit.report.target_results import read_targets
 from milkit.report.targets_page import target_figures, target_warnings
 from milkit.runs import whole_folder, write_bytes, write_text
@@ -49,7 +46,7 @@ def write_report(run: Path, settings: ReportSettings) -> Path:
     fresh = run / f".report.new-{os.getpid()}"
     shutil.rmtree(fresh, ignore_errors=True)
     with whole_folder(fresh) as folder:
-        drawn = target_figures(targets) if targets else _figures(results)
+        drawn = target_figures(results, targets) if targets else class_figures(results)
         for name, figure in drawn.items():
             write_text(folder / "figures" / f"{name}.svg", f'<?xml version="1.0" encoding="utf-8"?>\n{figure}')
             write_bytes(folder / "figures" / f"{name}.pdf", figure.pdf())
@@ -67,27 +64,6 @@ def write_report(run: Path, settings: ReportSettings) -> Path:
     exchange(run / "report", fresh)
     keep_allowed(run / "provenance.json", allowed)
     return run / "report" / "report.html"
-
-
-def _figures(results: Results) -> dict[str, Drawn]:
-    table, classes = results.predictions.table, results.classes
-    per_class = results.metrics.get("per_class", {})
-    named = {name: results.metrics.get(key, {}) for key, (name, _) in METRICS.items()}
-    chance = {METRICS["balanced_accuracy"][0]: headline(results).chance}
-    curves = [(part["label"].tolist(), Predictions(part, classes).probabilities) for _, part in table.groupby("repeat")]
-    drawn = {
-        "confusion_matrix": figures.confusion_matrix(
-            table["label"].tolist(), table["predicted"].tolist(), classes, repeats=len(curves)
-        ),
-        "roc_curves": figures.roc_curves(curves, classes, per_class),
-        "class_results": figures.class_results(per_class, classes),
-        "metric_folds": figures.metric_folds(named, chance),
-    }
-    if results.metrics.get("calibration"):
-        drawn["calibration"] = calibration_figures.reliability(results.metrics["calibration"], classes)
-    if results.metrics.get("decision_curves"):
-        drawn["decision_curves"] = calibration_figures.decision_curves(results.metrics["decision_curves"])
-    return drawn
 
 
 def _cards(
