@@ -18,6 +18,7 @@ from milkit.privacy.scan import scan_page
 from milkit.progress import progress
 from milkit.report.gallery import encode
 from milkit.report.results import Results, read_results
+from milkit.report.target_results import read_targets
 from milkit.review.key import Key
 from milkit.review.page import Shown, review_page
 from milkit.review.sample import arrange, choose, new_codes, new_review, stands_for
@@ -73,11 +74,13 @@ def write_review(
         allow_identifiers: Why the page may tell who a patient is, if it does; empty: it may not.
     """
     tree, names = Taxonomy.load(taxonomy), _names(readers)
-    results = read_results(run)
+    targets = read_targets(run)
+    results = read_results(run, targets)
     if results.root is None:
         msg = f"The store {results.store.path} knows no images to show; make the run from a store that `extract` made."
         raise ReviewError(msg)
-    chosen = choose(results.cells, results.patients["label"].astype(str), n_cells, seed)
+    sides = targets[0].sides() if targets else results.patients["label"].astype(str)
+    chosen = choose(results.cells, sides.reindex(results.patients.index, fill_value=""), n_cells, seed)
     uris = _pictures(chosen, results)
     readable = np.array([bool(uri) for uri in uris])
     if not readable.any():

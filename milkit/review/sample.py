@@ -17,11 +17,12 @@ def choose(cells: pd.DataFrame, labels: "pd.Series[str]", n_cells: int, seed: in
     """About ``n_cells`` cells in threes of one patient: weighed most, drawn at random from between, weighed least.
 
     The threes are dealt out evenly. Where there are fewer of them than patients, classes take turns, so that a small
-    review is not all of the largest class. A patient with few cells gives fewer.
+    review is not all of the largest class (of a risk or a number, its higher and its lower half). A patient with few
+    cells gives fewer.
 
     Args:
         cells: patient_id, cell_id, rank and what else a cell has.
-        labels: The class of each patient, by patient id.
+        labels: The class of each patient, or the half, by patient id.
         n_cells: Rounded up to whole threes, of which the last gives only what is still lacking.
         seed: Determines patients and random cells.
 

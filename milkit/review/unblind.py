@@ -98,7 +98,8 @@ def summary(result: dict[str, Any]) -> list[str]:
             "",
             "Expert against model: the chance that a cell which the readers call so has a higher attention percentile",
             "in its patient than one that they call otherwise (0.5: no relation); attention is that for the predicted",
-            "class. Shown: the reviewed cells, in which both ends of the ranking are overrepresented; all: whole bags.",
+            "class, or for the output that the report shows. Shown: the reviewed cells, in which both ends of the",
+            "ranking are overrepresented; all: whole bags.",
             f"{'cell type':<24} {'cells':>5} {'patients':>8}   {'AUC, shown':<22} {'AUC, all':<22}",
         ]
     for row in result["against_model"]:
