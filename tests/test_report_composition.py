@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from composition_toys import CLASSES, labelled, make_run
+from composition_toys import labelled, make_run
 from probe_toys import labelled_store
 
 from milkit.composition.settings import DifferentialSettings
@@ -178,7 +178,7 @@ def test_a_newer_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         RunError, match=r"holds milkit-composition, version 2, expected milkit-composition, version 1 or"
     ):
-        read_composition(tmp_path, dict.fromkeys(CLASSES))
+        read_composition(tmp_path)
 
 
 def test_a_class_that_nobody_was_predicted_of_is_left_out(run: Path) -> None:

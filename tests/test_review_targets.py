@@ -13,8 +13,8 @@ from review_toys import key_of, save_json
 from toys import followed_patients, make_store
 
 from milkit.bags import BagStore
+from milkit.explain.question import read_question
 from milkit.mil.crossval import cross_validate
-from milkit.report.target_results import read_targets
 from milkit.review.out import write_review
 from milkit.review.unblind import read_review
 from milkit.settings import MilSettings
@@ -53,30 +53,16 @@ def run(request: pytest.FixtureRequest, store: BagStore) -> Path:
 
 def test_a_small_review_shows_as_many_patients_of_either_half_of_the_first_target(run: Path) -> None:
     items = pd.DataFrame(key_of(write_review(run, n_cells=24, n_twice=0))["items"])
-    sides = read_targets(run)[0].sides()
-    assert sorted(sides.unique()) == ["higher", "lower"]
-    shown = sides.reindex(items["patient_id"].unique())
-    counts = shown.value_counts()
-    assert counts["higher"] >= 2
-    assert abs(counts["higher"] - counts["lower"]) <= 2
+    halves = read_question(run, None).predicted
+    assert {half.partition(" ")[0] for half in halves} == {"higher", "lower"}
+    counts = halves.reindex(items["patient_id"].unique()).value_counts()
+    assert counts.sum() == 8 or counts.sum() == 7  # of several targets, one patient may lack the first
+    assert counts.max() - counts.min() <= 1
     assert items.groupby("patient_id").size().eq(3).all()
 
 
-def test_the_halves_are_those_of_the_predictions(run: Path) -> None:
-    target = read_targets(run)[0]
-    column = "predicted" if target.outcome is None else "risk"
-    if target.outcome is None:
-        means = target.table.groupby("patient_id")[column].mean()
-        assert (means[target.sides() == "higher"].min()) > means[target.sides() == "lower"].max()
-    else:
-        risks = target.risks()
-        assert risks is not None
-        high = (target.sides() == "higher").to_numpy()
-        assert risks.position[high].min() > 0.5 >= risks.position[~high].max()
-
-
 def test_the_page_says_nothing_of_outcomes_and_the_labels_come_back(run: Path, tmp_path: Path) -> None:
-    made, names = write_review(run, n_cells=24, n_twice=0), read_targets(run)[0].patients.index
+    made, names = write_review(run, n_cells=24, n_twice=0), read_question(run, None).predicted.index
     page = re.sub(r"data:image/webp;base64,[A-Za-z0-9+/=]+", "", made.page.read_text(encoding="utf-8"))
     shown = page.split("<main")[1].split("<script")[0].lower()
     assert not [

@@ -20,6 +20,7 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
         "unlike the labelled cells of their type).",
         f"Of the labelled cells, each typed by {others}, {_share(typing['typed'], result)} were given a type, and "
         f"{_share(typing['accuracy'], result)} of these the right one{_assumed(labelled)}.",
+        *_grouped(result),
         *_known(result),
         *_untaught(typing["untaught"]),
     ]
@@ -71,6 +72,17 @@ def assumptions(result: Mapping[str, Any]) -> list[str]:
         f"all types and classes of a ranking (Benjamini and Hochberg), and counts up to {rate}. It describes what "
         "these models weigh, and is not evidence that a type of cell makes the disease.",
     ]
+
+
+def _grouped(result: Mapping[str, Any]) -> list[str]:
+    """What tells the patients apart, where that is no class of the cohort's."""
+    target = result["target"]
+    if target is None:
+        return []
+    if target["kind"] == "classes":
+        return [f"Patients are counted by the class of {target['name']} that was predicted of them."]
+    what = "risk" if "survival" in target["kind"] else target["name"]
+    return [f"Patients are counted by whether their predicted {what} lies above the middle one or not."]
 
 
 def _known(result: Mapping[str, Any]) -> list[str]:

@@ -57,7 +57,7 @@ def compose(run: Path, settings: DifferentialSettings) -> dict[str, Any]:
         ``sentences``, ``warnings`` and ``assumptions`` for people.
 
     Raises:
-        RunError: The folder is no finished run on classes, or its store changed.
+        RunError: The folder is no finished run, or its store changed.
         StoreError: The labelled cells are of another encoder, or have no labels.
         FoldError: There are too few labelled cells.
     """
@@ -69,6 +69,7 @@ def compose(run: Path, settings: DifferentialSettings) -> dict[str, Any]:
     enrichment = enrichment_rows(counts, ranked.classes, settings)
     of_patients = patient_rows(counts, settings.level)
     facts = {
+        "target": ranked.target,
         "cohort": store.attributes.get("cohort"),
         "encoder": store.attributes.get("encoder"),
         "encoder_digest": store.attributes.get("encoder_digest"),
@@ -190,7 +191,7 @@ def _classes(ranked: Ranked, differential: list[Any], enrichment: list[Any]) -> 
     return {
         name: {
             "n_patients": int((predicted == name).sum()),
-            "n_labelled_so": int(((predicted == name) & (label == name)).sum()),
+            "n_labelled_so": None if label.isna().all() else int(((predicted == name) & (label == name)).sum()),
             "differential": [row for row in differential if row["class"] == name],
             "enrichment": [row for row in enrichment if row["class"] == name],
         }

@@ -16,8 +16,9 @@ from milkit.covariates import CovariateEncoding
 from milkit.encoder import choose_device
 from milkit.errors import RunError
 from milkit.explain.agreement import Model
+from milkit.explain.asked import asked_of, n_outputs
 from milkit.explain.parts import Asked, Bagged
-from milkit.explain.question import Question, asked_of, n_outputs, read_question
+from milkit.explain.question import Question, read_question
 from milkit.folds import Folds
 from milkit.mil.batches import Bags
 from milkit.mil.candidate_stores import CandidateStores, Loaded

@@ -1,20 +1,14 @@
-"""Which of a run's targets its cells are explained for, and what that asks of each head."""
+"""Which of a run's targets its cells are explained and counted for, and what each patient was predicted to be there."""
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
-import torch
-from torch import Tensor
 
-from milkit.explain.parts import EVERY_CLASS, Asked
 from milkit.explain.ranking import consensus_predictions
 from milkit.predictions import Predictions, choose_target
 from milkit.runs import read_json
-from milkit.target_choice import described_target
-from milkit.targets import Classes, Target
 
 
 class Question(NamedTuple):
@@ -24,11 +18,13 @@ class Question(NamedTuple):
         target: ``name`` and ``kind``; None where the run is on the cohort's classes.
         classes: What a cell can speak for: those of the target; of a risk or a number, being high and being low.
         predicted: The class that cells are ranked for, one of ``classes``, by patient id.
+        labels: The true ones; None of a risk or a number.
     """
 
     target: Mapping[str, str] | None
     classes: tuple[str, ...]
     predicted: "pd.Series[str]"
+    labels: "pd.Series[str] | None" = None
 
 
 def read_question(run: Path, name: str | None) -> Question:
@@ -40,31 +36,11 @@ def read_question(run: Path, name: str | None) -> Question:
     target = several.get(name, metrics).get("target")
     predictions = Predictions.load(path, any_target=target is not None)
     if predictions.classes:
-        return Question(target, predictions.classes, consensus_predictions(predictions)["predicted"])
+        patients = consensus_predictions(predictions)
+        return Question(target, predictions.classes, patients["predicted"], patients["label"])
     what = "risk" if "risk" in predictions.table else name
     classes = f"higher {what}", f"lower {what}"
     return Question(target, classes, _direction(predictions.table, classes))
-
-
-def asked_of(facts: Mapping[str, Any], question: Question) -> Asked:
-    """What the question asks of a head that was saved with these facts."""
-    if question.target is None:
-        return EVERY_CLASS
-    names = [one["name"] for one in facts["targets"]]
-    place = names.index(question.target["name"])
-    first, one = n_outputs({"targets": facts["targets"][:place]}), facts["targets"][place]
-    target = described_target(one)
-    number = None if isinstance(target, Classes) else partial(_number, target, torch.tensor(one["fitted"]))
-    return Asked(slice(first, first + len(one["outputs"])), number)
-
-
-def n_outputs(facts: Mapping[str, Any]) -> int:
-    """Of a head that was saved with these facts."""
-    return sum(len(one["outputs"]) for one in facts["targets"]) if "targets" in facts else len(facts["classes"])
-
-
-def _number(target: Target, fitted: Tensor, outputs: Tensor) -> Tensor:
-    return target.scores(outputs, fitted.to(outputs.device))[:, 0]
 
 
 def _direction(table: pd.DataFrame, classes: tuple[str, str]) -> "pd.Series[str]":

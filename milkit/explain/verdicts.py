@@ -31,6 +31,12 @@ class Verdicts:
             raise RunError(msg)
         return cls(told)
 
+    @property
+    def target(self) -> str | None:
+        """The name of the target that was explained; None where the run is on the cohort's classes."""
+        target = self.told.get("target")
+        return str(target["name"]) if target else None
+
     def faithful(self, method: str = "attention") -> bool | None:
         """Whether the ranking beats random ones over the patients; None where the method was not asked for."""
         found = self.told["methods"].get(method)

@@ -36,7 +36,7 @@ class OfClass(NamedTuple):
 
     Attributes:
         name: The class.
-        who: How many patients, and of how many it is the label.
+        who: How many patients, and of how many it is the label; a half of a number is nobody's label.
         shown: Every type, in the bags and among the cells that the galleries show first.
         others: The same types by the other rankings; None where `milkit explain` was not run.
     """
@@ -84,7 +84,8 @@ def shown_composition(found: Mapping[str, Any], verdicts: Verdicts | None) -> Co
         if not of_class["n_patients"]:
             continue
         n, right = of_class["n_patients"], of_class["n_labelled_so"]
-        who = f"{n} patient{'' if n == 1 else 's'} predicted so, {right} of them with that label"
+        who = f"{n} patient{'' if n == 1 else 's'} predicted so"
+        who += "" if right is None else f", {right} of them with that label"
         others_table = _others(name, of_class, others, doubted, found["types"]) if others else None
         shown = _shown(name, of_class, found, level, rate, doubted=SHOWN in doubted)
         classes.append(OfClass(name, who, shown, others_table))

@@ -130,6 +130,7 @@ def targets_page(results: Results, targets: Sequence[ShownTarget], around: Mappi
     template = _templates().get_template("targets.html.j2")
     branch = "" if results.shared_attention else str(results.cells["class"].iloc[0])
     own = {"sections": sections(results, targets), "branch": branch, **first_screen(results, targets)}
+    own["composition"] = shown_composition(results.composition, results.verdicts)
     return template.render(**{**around, **own})
 
 

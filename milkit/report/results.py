@@ -159,7 +159,7 @@ def read_results(run: Path, targets: tuple[ShownTarget, ...] = ()) -> Results:
         shared_attention=bool((attention.table["class"] == SHARED).all()),
         verdicts=verdicts,
         flags=flags,
-        composition=read_composition(run, patients["predicted"].to_dict()),
+        composition=read_composition(run),
     )
 
 

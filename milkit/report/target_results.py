@@ -55,18 +55,6 @@ class ShownTarget(NamedTuple):
         """Of survival, the risks on one scale."""
         return None if self.outcome is None else relative_risks(self.outcome)
 
-    def sides(self) -> "pd.Series[str]":
-        """What patients are told apart by where both ends should be seen: their class, or who is above the middle."""
-        patients, risks = self.patients, self.risks()
-        if self.classes:
-            return patients["label"].astype(str)
-        if risks is None:
-            higher = patients["predicted"] > patients["predicted"].median()
-        else:
-            assert self.outcome is not None
-            higher = pd.Series(risks.position > 0.5, index=self.outcome.patients.index)
-        return higher.map({True: "higher", False: "lower"})
-
 
 def read_targets(run: Path) -> tuple[ShownTarget, ...]:
     """The targets of a run that is reported by target; none where it is one of classes alone."""
@@ -123,8 +111,8 @@ def shown_branch(attention: Attention, patients: pd.DataFrame, verdicts: Verdict
     It is the first output of the target that was explained, or of the first target.
     """
     names = list(dict.fromkeys(attention.table["class"].astype(str)))
-    target = verdicts.told.get("target") if verdicts else None
-    own = [name for name in names if target and name.startswith(f"{target['name']}: ")]
+    target = verdicts.target if verdicts else None
+    own = [name for name in names if target and name.startswith(f"{target}: ")]
     branch = SHARED if SHARED in names or not names else (own or names)[0]
     return pd.Series(branch, index=patients.index, dtype=object)
 

@@ -13,6 +13,7 @@ from markupsafe import escape
 
 from milkit.bags import source_texts
 from milkit.errors import ReviewError
+from milkit.explain.question import read_question
 from milkit.privacy.gate import judge, keep_allowed
 from milkit.privacy.scan import scan_page
 from milkit.progress import progress
@@ -79,7 +80,7 @@ def write_review(
     if results.root is None:
         msg = f"The store {results.store.path} knows no images to show; make the run from a store that `extract` made."
         raise ReviewError(msg)
-    sides = targets[0].sides() if targets else results.patients["label"].astype(str)
+    sides = read_question(run, None).predicted if targets else results.patients["label"].astype(str)
     chosen = choose(results.cells, sides.reindex(results.patients.index, fill_value=""), n_cells, seed)
     uris = _pictures(chosen, results)
     readable = np.array([bool(uri) for uri in uris])
