@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from milkit.cli import app
 from milkit.errors import RunError
 from milkit.explain.attribution import METHODS, attribute
+from milkit.explain.gradients import completeness_gap
 from milkit.explain.held_out import HeldOutHeads, read_heads
+from milkit.explain.parts import Bagged
 from milkit.explain.settings import ExplainSettings
 from milkit.explain.table import Explanations
 from milkit.explain.verb import explain, explain_quickly
@@ -86,6 +88,16 @@ def test_what_speaks_for_high_speaks_against_low(several: Path, name: str, metho
 def test_integrated_gradients_are_complete_for_every_target(several: Path, name: str) -> None:
     explain(several, ExplainSettings(target=name, methods=("integrated_gradients",), steps=256, **QUICK))
     assert read_json(several / "faithfulness.json")["methods"]["integrated_gradients"]["completeness_gap"] < 0.02
+
+
+def test_how_complete_integrated_gradients_are_does_not_depend_on_the_unit_of_a_number(several: Path) -> None:
+    bag = read_heads(several, "cpu", "age").bagged("P00")[0]
+    number = bag.asked.number
+    assert number is not None
+    millennia = bag.asked._replace(number=lambda outputs: number(outputs) / 1000, unit=bag.asked.unit / 1000)
+    rescaled = Bagged(bag.model, bag.features, bag.covariates, millennia)
+    in_years, in_millennia = (completeness_gap(one, attribute(one, METHODS[2], steps=4)) for one in (bag, rescaled))
+    assert in_millennia == pytest.approx(in_years, rel=1e-4)
 
 
 def test_a_risk_is_high_or_low_among_the_patients_of_its_fold(several: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from milkit.explain.parts import EVERY_CLASS, Asked
 from milkit.explain.question import Question
 from milkit.target_choice import described_target
-from milkit.targets import Classes, Target
+from milkit.targets import Classes, Regression, Target
 
 
 def asked_of(facts: Mapping[str, Any], question: Question) -> Asked:
@@ -22,7 +22,8 @@ def asked_of(facts: Mapping[str, Any], question: Question) -> Asked:
     first, one = n_outputs({"targets": facts["targets"][:place]}), facts["targets"][place]
     target = described_target(one)
     number = None if isinstance(target, Classes) else partial(_number, target, torch.tensor(one["fitted"]))
-    return Asked(slice(first, first + len(one["outputs"])), number)
+    unit = float(one["fitted"][1]) if isinstance(target, Regression) else 1.0
+    return Asked(slice(first, first + len(one["outputs"])), number, unit)
 
 
 def n_outputs(facts: Mapping[str, Any]) -> int:

@@ -39,11 +39,12 @@ def integrated_gradients(bag: Bagged, steps: int = 32) -> Tensor:
 def completeness_gap(bag: Bagged, scores: Tensor) -> float:
     """By how much integrated gradients (C, N) miss what they share out, as a part of it; the largest of the classes.
 
-    The difference F(x) - F(b) below 1 is counted as 1, so that a class that hardly moves is not divided by nothing.
+    A difference F(x) - F(b) below one step (``Asked.unit``) is counted as one, so that a class that hardly moves is not
+    divided by nothing.
     """
     average = Bagged(bag.model, bag.model.mean.expand(bag.n_cells, -1), bag.covariates, bag.asked)
     moved = bag.asked.answers(bag.whole()) - bag.asked.answers(average.whole())
-    return float(((scores.sum(dim=1) - moved).abs() / moved.abs().clamp(min=1.0)).max())
+    return float(((scores.sum(dim=1) - moved).abs() / moved.abs().clamp(min=bag.asked.unit)).max())
 
 
 def _gradients(bag: Bagged, path: Tensor) -> list[Tensor]:

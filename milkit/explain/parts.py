@@ -22,10 +22,12 @@ class Asked(NamedTuple):
     Attributes:
         outputs: Those of the target that is asked for; others stay out of it.
         number: Makes a number of them, (n, outputs) -> (n,); None of classes.
+        unit: What is a step of an answer: 1 of log-odds or log hazards, and of a number its spread in training.
     """
 
     outputs: slice = slice(None)
     number: Callable[[Tensor], Tensor] | None = None
+    unit: float = 1.0
 
     def answers(self, logits: Tensor) -> Tensor:
         """Of all outputs, over the last axis: (…, outputs) -> (…, C)."""
