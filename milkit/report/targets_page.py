@@ -49,7 +49,7 @@ class Section(NamedTuple):
     Attributes:
         name: Of the target.
         headline: What is quoted.
-        table: Its figures.
+        table: Its figures; None of classes.
         figure: Name of its figure.
         caption: Of the figure.
         notes: Sentences about it.
@@ -60,7 +60,7 @@ class Section(NamedTuple):
 
     name: str
     headline: Headline
-    table: Table
+    table: Table | None
     figure: str
     caption: str
     notes: list[str]
@@ -123,6 +123,7 @@ def target_warnings(targets: Sequence[ShownTarget]) -> list[str]:
 
 def _section(results: Results, target: ShownTarget, number: int) -> Section:
     level, notes = results.level, []
+    found = replace(results, metrics=target.metrics)
     names = {key: own for key, own in MEANINGS.items() if key in target.metrics}
     caption = "A point for each patient, predictions averaged over the repeats; on the dotted line both are equal."
     if target.outcome is not None:
@@ -139,7 +140,7 @@ def _section(results: Results, target: ShownTarget, number: int) -> Section:
     return Section(
         capital(target.name),
         _headline(target, level),
-        metrics_table(replace(results, metrics=target.metrics), names).of(target.name),
+        None if target.classes else metrics_table(found, names).of(target.name),
         _figure_name(number),
         caption,
         notes,
