@@ -25,7 +25,11 @@ from milkit.statistics.target_figures import regression_figures, survival_figure
 from milkit.tables import read_table, write_table
 
 SETTINGS = DifferentialSettings(bootstrap=100, top=10)
-RUNS = [("survival",), ("blasts",), ("diagnosis",), ("blasts", "survival"), ("diagnosis", "blasts")]
+RUNS = [
+    ("survival",),
+    ("blasts", "survival"),
+    *(pytest.param(names, marks=pytest.mark.slow) for names in (("blasts",), ("diagnosis",), ("diagnosis", "blasts"))),
+]
 OF_FIGURES: dict[str, Any] = {"n_bootstrap": 100, "level": 0.95, "seed": 0}
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from toys import CLASSES, make_store, toy_patients
 
+from milkit.bags import BagStore
 from milkit.errors import RunError
 from milkit.explain.settings import ExplainSettings
 from milkit.explain.verb import explain, explain_quickly
@@ -63,23 +64,45 @@ def _patients() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with runs ``survival``, ``age``, ``npm1``, ``several`` and ``alike``, each with its report."""
+    """A folder with runs ``survival``, ``age``, ``npm1`` and ``several``, each with its report."""
     folder = tmp_path_factory.mktemp("targets")
     patients = _patients()
     patients["npm1"] = ["mutated", "wild", "wild"] * 12
     store = make_store(folder / "s.zarr", patients)
     targets = {"survival": ["survival"], "age": ["regression:age"], "npm1": ["classes:npm1"]}
-    targets |= {"several": ["survival", "regression:age", "label"], "alike": ["label", "classes:npm1"]}
     for name, own in targets.items():
-        values: dict[str, Any] = {"folds": 3, "repeats": 2, "bootstrap": 100, "target": own}
-        values["training"] = {"max_epochs": 8, "learning_rate": 0.01}
-        if name in {"several", "alike"}:
-            values |= {"prevalence": {"NPM1": 0.1}, "thresholds": {"control": [0.2, 0.6]}}
-        cross_validate(store, MilSettings.model_validate(values), folder / name)
-        if name not in {"several", "alike"}:
-            assert not explain_quickly(folder / name, "cpu")
+        _trained(store, folder / name, own)
+        assert not explain_quickly(folder / name, "cpu")
         write_report(folder / name, ReportSettings())
+    _trained(store, folder / "several", ["survival", "regression:age", "label"], **DECLARED)
+    write_report(folder / "several", ReportSettings())
     return folder
+
+
+@pytest.fixture(scope="module")
+def alike(runs: Path) -> Path:
+    """In the same folder the run ``alike``, on two targets of classes."""
+    store = BagStore.open(runs / "s.zarr")
+    write_report(_trained(store, runs / "alike", ["label", "classes:npm1"], **DECLARED), ReportSettings())
+    return runs / "alike"
+
+
+@pytest.fixture(params=["several", pytest.param("alike", marks=pytest.mark.slow)])
+def classes_among_others(request: pytest.FixtureRequest, runs: Path) -> Path:
+    """A run on several targets, of which at least one is of classes."""
+    if request.param == "alike":
+        request.getfixturevalue("alike")
+    return runs / str(request.param)
+
+
+DECLARED: dict[str, Any] = {"prevalence": {"NPM1": 0.1}, "thresholds": {"control": [0.2, 0.6]}}
+
+
+def _trained(store: BagStore, run: Path, targets: list[str], **declared: Any) -> Path:
+    values: dict[str, Any] = {"folds": 3, "repeats": 2, "bootstrap": 100, "target": targets, **declared}
+    values["training"] = {"max_epochs": 8, "learning_rate": 0.01}
+    cross_validate(store, MilSettings.model_validate(values), run)
+    return run
 
 
 def test_the_report_of_survival_has_its_figure_controls_and_curves(runs: Path) -> None:
@@ -138,10 +161,10 @@ def test_several_targets_stand_below_each_other_in_their_order(runs: Path) -> No
     assert table.loc[table["patient_id"] == "P04", "survival: risk"].isna().all()
 
 
-@pytest.mark.parametrize(("run", "number"), [("several", 3), ("alike", 1)])
-def test_a_target_of_classes_among_several_has_all_that_classes_alone_have(runs: Path, run: str, number: int) -> None:
-    text, metrics = _words(runs / run / "report" / "report.html"), read_json(runs / run / "metrics.json")
-    own = metrics["targets"]["label"]
+def test_a_target_of_classes_among_several_has_all_that_classes_alone_have(classes_among_others: Path) -> None:
+    run = classes_among_others
+    text, targets = _words(run / "report" / "report.html"), read_json(run / "metrics.json")["targets"]
+    own, number = targets["label"], list(targets).index("label") + 1
     titles = ("metrics over all patients", "results of each class", "the model beside controls")
     titles += ("calibration of each class", "predictive values at the declared prevalence")
     places = [text.index(f"Label: {title}") for title in titles]
@@ -153,16 +176,16 @@ def test_a_target_of_classes_among_several_has_all_that_classes_alone_have(runs:
     assert "Dividing the logits by a temperature" in text
     assert "control: prevalence 33.3 %, the share in this cohort" in text
     figures = {"confusion_matrix", "roc_curves", "class_results", "metric_folds", "calibration", "decision_curves"}
-    there = {path.name for path in (runs / run / "report" / "figures").iterdir()}
+    there = {path.name for path in (run / "report" / "figures").iterdir()}
     assert {f"target_{number}_{name}.{kind}" for name in figures for kind in ("svg", "pdf")} <= there
 
 
 def test_a_second_report_keeps_none_of_the_first_s_figures(runs: Path, tmp_path: Path) -> None:
-    shutil.copytree(runs / "alike", tmp_path / "alike")
-    figures = tmp_path / "alike" / "report" / "figures"
+    shutil.copytree(runs / "age", tmp_path / "age")
+    figures = tmp_path / "age" / "report" / "figures"
     (figures / "target_9_roc_curves.svg").write_text("of a run with more targets")
     (figures / "mine.svg").write_text("a reader's own")
-    write_report(tmp_path / "alike", ReportSettings())
+    write_report(tmp_path / "age", ReportSettings())
     assert not (figures / "target_9_roc_curves.svg").exists()
     assert (figures / "mine.svg").exists()
 
@@ -176,9 +199,8 @@ def test_what_the_model_adds_to_covariates_has_a_row(runs: Path) -> None:
     assert f"The model and age {added['estimate']:.2f} ({added['ci_low']:.2f} to {added['ci_high']:.2f})" in text
 
 
-@pytest.mark.parametrize("run", ["several", "alike"])
-def test_the_ids_of_figures_differ_in_one_page(runs: Path, run: str) -> None:
-    page = (runs / run / "report" / "report.html").read_text(encoding="utf-8")
+def test_the_ids_of_figures_differ_in_one_page(classes_among_others: Path) -> None:
+    page = (classes_among_others / "report" / "report.html").read_text(encoding="utf-8")
     found = re.findall(r' id="([^"]+)"', page)
     assert len(found) == len(set(found))
 
