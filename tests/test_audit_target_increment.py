@@ -4,19 +4,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from audit_toys import people, store_of
 from survival_toys import follow_up
 
 from milkit.audit.increment import RIDGE
-from milkit.audit.outcome_models import cox_loss
-from milkit.audit.simple_models import Rows
+from milkit.audit.outcome_models import COX, cox_loss, held_out
+from milkit.audit.outcome_models import RIDGE as RIDGE_MODEL
+from milkit.audit.simple_models import LIGHT, Rows, rows_of, standardised
 from milkit.audit.target_controls import Judged, target_controls
-from milkit.audit.target_increment import fitted_sum, joined
+from milkit.audit.target_increment import Alone, fitted_sum, joined, target_increment
+from milkit.audit.target_scores import TargetScorer
 from milkit.folds import Folds
 from milkit.mil.crossval import cross_validate
 from milkit.runs import read_json
 from milkit.settings import MilSettings
+from milkit.statistics.out_of_fold import Resamples
 
 N = 90
 SPLIT = Rows(0, 0, np.arange(54), np.arange(54, 72), np.arange(72, N))
@@ -200,3 +204,40 @@ def test_a_run_on_several_targets_has_the_increment_of_each(tmp_path: Path) -> N
     assert all(0 <= own["increment"]["weight"] <= 1 for own in found.values())
     assert {key for own in found.values() for key in own["increment"]["together"]} >= {"c_index", "r2", "auroc_macro"}
     assert len(metrics["targets"]["npm1"]["temperature"]["temperatures"]) == 6
+
+
+def _study(kind: str, seed: int, knows: float, n: int = 100) -> dict[str, Any]:
+    """The increment of a model beside age: it sees a second cause of this strength, or nothing but noise."""
+    generator = np.random.default_rng(seed)
+    age, other = generator.normal(size=(2, n))
+    truth, risk = age + knows * other, kind == "survival"
+    outcomes = np.column_stack(follow_up(truth, seed)) if risk else 40 + 10 * (truth + generator.normal(size=n))
+    outcomes = outcomes.reshape(n, -1).astype(np.float64)
+    names = [f"P{number:03d}" for number in range(n)]
+    labels = pd.Series(["A", "B"] * (n // 2), index=pd.Index(names, name="patient_id"))
+    splits = rows_of(Folds.stratified(labels, 5, seed=seed).splits(), names)
+    alone, _ = held_out(COX if risk else RIDGE_MODEL, standardised(age[:, None]), outcomes, splits, LIGHT)
+    model = np.tile(other if risk else 40 + 5 * other, (len(splits), 1))
+    folds = [(number, row) for number, split in enumerate(splits) for row in split.test]
+    where = np.array([number for number, _ in folds]), np.array([row for _, row in folds])
+    happened, said = outcomes[where[1]], model[where]
+    table = pd.DataFrame({"patient_id": [names[row] for row in where[1]], "repeat": 0, "fold": where[0]})
+    if risk:
+        table = table.assign(time=happened[:, 0], event=happened[:, 1].astype(int), risk=said)
+    else:
+        table = table.assign(label=happened[:, 0], predicted=said)
+    resamples = Resamples.of(np.zeros(n, dtype=np.int64), 200, 0.95, seed)
+    scorer = TargetScorer(table, "risk" if risk else "predicted", where, resamples)
+    covariates = Alone(("age",), alone, scorer.score(alone))
+    return target_increment(scorer, splits, outcomes, covariates, model, scorer.score_table(table))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "least"), [("survival", 0.05), ("regression", 0.5)])
+def test_noise_is_rarely_found_to_add_and_a_second_cause_more_often(kind: str, least: float) -> None:
+    def found(knows: float) -> float:
+        studies = [_study(kind, seed, knows)["difference"][QUOTED[kind][0]]["ci_low"] for seed in range(100)]
+        return float(np.mean([low is not None and low > 1e-9 for low in studies]))
+
+    assert found(0.0) <= 0.05
+    assert found(0.7) >= least

@@ -6,6 +6,10 @@ both are log hazards, which add up where each knows another part of a risk, and 
 of a number both count from the mean of the split's training patients, and v, w minimise the squared error in their
 spreads. Each with ``RIDGE`` / 2 times the squared weights of predictions that are scaled to be equally large. The
 statement is about this sum: a model that says something only of the old, or only of the young, is not done justice.
+
+The intervals take the fitted models and weights as they are, and weights that are fitted to few patients cost
+something: of 300 simulated studies of 100 patients, in which the model was noise, none found that it adds. Where it
+knew a second cause, 0.7 as strong as age, 17 of 100 found so of survival, and 83 of 100 of a number.
 """
 
 from collections.abc import Sequence
