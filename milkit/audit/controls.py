@@ -38,6 +38,7 @@ from milkit.audit.simple_models import PENALTIES, Inputs, of_covariates, of_size
 from milkit.audit.study import Study, make_study
 from milkit.bags import BagStore
 from milkit.errors import MilkitError
+from milkit.figure_text import capital
 from milkit.folds import Folds
 from milkit.predictions import Predictions
 from milkit.runs import log_failure
@@ -182,8 +183,8 @@ def _controls(study: Study, columns: Sequence[str], absent: list[str]) -> list[C
     ]
     patients, singles = study.bags.patients, columns[:MOST_COLUMNS] if len(columns) > 1 else ()
     differential = differential_columns(patients)
-    wanted = [("covariates", f"{_title(columns)} alone", tuple(columns))]
-    wanted += [("covariate", f"{_title([name])} alone", (name,)) for name in singles]
+    wanted = [("covariates", f"{capital(column_names(columns))} alone", tuple(columns))]
+    wanted += [("covariate", f"{capital(column_names([name]))} alone", (name,)) for name in singles]
     wanted += [("differential", "Differential count alone", differential)]
     for kind, title, used in wanted:
         if not used:
@@ -197,11 +198,6 @@ def _controls(study: Study, columns: Sequence[str], absent: list[str]) -> list[C
     if len(columns) > MOST_COLUMNS:
         absent.append(f"Only the first {MOST_COLUMNS} of {len(columns)} covariates have a control of their own.")
     return [*controls, _permuted(study, means, penalties)]
-
-
-def _title(columns: Sequence[str]) -> str:
-    text = column_names(columns)
-    return text[:1].upper() + text[1:]
 
 
 def _permuted(study: Study, means: Inputs, penalties: list[float]) -> Control:

@@ -50,6 +50,15 @@ def rows_of(splits: Iterable[Split], patients: Sequence[str]) -> list[Rows]:
     return [Rows(split.repeat, split.fold, *map(rows, split[2:])) for split in splits]
 
 
+def places_of(table: pd.DataFrame, splits: Sequence[Rows], patients: Iterable[str]) -> tuple[Ints, Ints]:
+    """Of each row of predictions its split's position in ``splits``, and its patient's in ``patients``."""
+    numbers = {(split.repeat, split.fold): number for number, split in enumerate(splits)}
+    position = {name: row for row, name in enumerate(patients)}
+    where = [numbers[int(r), int(f)] for r, f in zip(table["repeat"], table["fold"], strict=True)]
+    rows = [position[str(name)] for name in table["patient_id"]]
+    return np.array(where, dtype=np.int64), np.array(rows, dtype=np.int64)
+
+
 def standardised(features: Floats) -> Inputs:
     """Inputs (n, d) centred and scaled by the training patients; one that does not vary among them is left out."""
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from milkit.audit.pooled import Pooled
 from milkit.audit.scores import Scorer, Scores
-from milkit.audit.simple_models import LIGHT, Inputs, Rows, logistic, rows_of, tested
+from milkit.audit.simple_models import LIGHT, Inputs, Rows, logistic, places_of, rows_of, tested
 from milkit.folds import Folds
 from milkit.predictions import Predictions
 from milkit.settings import MilSettings
@@ -52,12 +52,8 @@ class Study(NamedTuple):
     def of_run(self, tables: Sequence[Predictions]) -> Floats:
         """The run's own held-out probabilities, (S, n, C); NaN where a patient was not predicted."""
         held_out = np.full((len(self.splits), len(self.labels), len(self.classes)), np.nan)
-        numbers = {(split.repeat, split.fold): number for number, split in enumerate(self.splits)}
-        rows = {name: row for row, name in enumerate(self.bags.patients.index)}
         for predictions in tables:
-            table = predictions.table
-            where = [numbers[int(r), int(f)] for r, f in zip(table["repeat"], table["fold"], strict=True)]
-            held_out[where, [rows[name] for name in table["patient_id"]]] = predictions.probabilities
+            held_out[places_of(predictions.table, self.splits, self.bags.patients.index)] = predictions.probabilities
         return held_out
 
 

@@ -33,10 +33,10 @@ from milkit.audit.simple_models import (
     PENALTIES,
     Floats,
     Inputs,
-    Ints,
     Rows,
     of_covariates,
     of_sizes,
+    places_of,
     rows_of,
     standardised,
 )
@@ -193,15 +193,7 @@ def _scorer(bags: Pooled, folds: Folds, target: Judged, settings: MilSettings) -
     strata = np.zeros(table["patient_id"].nunique(), dtype=np.int64)
     resamples = Resamples.of(strata, settings.bootstrap, settings.level, settings.seed)
     column: Literal["risk", "predicted"] = "risk" if "risk" in table else "predicted"
-    return TargetScorer(table, column, _places(table, splits, bags.patients.index), resamples), splits
-
-
-def _places(table: pd.DataFrame, splits: Sequence[Rows], patients: "pd.Index[str]") -> tuple[Ints, Ints]:
-    """The split of each row of predictions, and its patient's row in the store."""
-    numbers = {(split.repeat, split.fold): number for number, split in enumerate(splits)}
-    where = [numbers[int(r), int(f)] for r, f in zip(table["repeat"], table["fold"], strict=True)]
-    rows = patients.astype(str).get_indexer(pd.Index(table["patient_id"].astype(str)))
-    return np.array(where, dtype=np.int64), rows.astype(np.int64)
+    return TargetScorer(table, column, places_of(table, splits, bags.patients.index), resamples), splits
 
 
 def _of_run(target: Judged, splits: Sequence[Rows], patients: "pd.Index[str]", column: str) -> Floats:
@@ -209,7 +201,7 @@ def _of_run(target: Judged, splits: Sequence[Rows], patients: "pd.Index[str]", c
     held_out = np.full((len(splits), len(patients)), np.nan)
     for table in (target.table, target.validated):
         if table is not None:
-            held_out[_places(table, splits, patients)] = table[column]
+            held_out[places_of(table, splits, patients)] = table[column]
     return held_out
 
 

@@ -13,7 +13,7 @@ from milkit.explain.ranking import in_top
 from milkit.explain.table import EXPLANATIONS, Explanations
 from milkit.explain.verdicts import Verdicts
 from milkit.predictions import SHARED, Attention
-from milkit.report.target_results import read_targets, shown_branch
+from milkit.report.target_results import figures_by_target, shown_branch
 
 ATTENTION = "attention"
 
@@ -46,7 +46,7 @@ def read_rankings(run: Path, top: int) -> Ranked:
     question = read_question(run, verdicts.target if verdicts else None)  # that which the other rankings are of
     patients = pd.DataFrame({"label": question.labels, "predicted": question.predicted}, index=question.predicted.index)
     attention, shown = Attention.load(run / "attention.parquet"), patients["predicted"]
-    if read_targets(run):
+    if figures_by_target(run):
         shown = shown_branch(attention, patients, verdicts)
     weights = cell_weights(attention, shown)
     weights = weights[weights["patient_id"].isin(patients.index)].reset_index(drop=True)

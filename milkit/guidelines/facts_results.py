@@ -114,15 +114,15 @@ def controls(study: Study) -> list[Sentence]:
     several = study.value(CONTROLS, "targets") or {}
     paths: list[tuple[str, ...]] = [("targets", str(name)) for name in several]
     for path in paths or [()]:
+        of = f" ({path[1]})" if len(several) > 1 else ""
         for number, control in enumerate(study.value(CONTROLS, *path, "controls") or ()):
             key = next((key for key, value in control.items() if _is_figure(value)), "")
             figure = study.quote(CONTROLS, *path, "controls", number, key)
             gap = study.quote(CONTROLS, *path, "controls", number, "difference", key, form="+.2f")
             template = "{title}{of}: {measure} {figure}; the model less this {gap}."
-            of = f" ({path[1]})" if len(several) > 1 else ""
             measure = MEASURES.get(key, key)
             sentences += told(template, title=control.get("title"), of=of, measure=measure, figure=figure, gap=gap)
-        sentences += _increment(study, path, f" ({path[1]})" if len(several) > 1 else "")
+        sentences += _increment(study, path, of)
     return told("Controls on the same folds and patients:") + sentences if sentences else []
 
 

@@ -251,13 +251,10 @@ def _told(
 ) -> list[Told]:
     """Of each target, from the scores of a split's patients by seed and target."""
     inner, result = split._replace(test=split.validation), []
-    for position, target in enumerate(targets):
-        own, seen = ([of_seed[position] for of_seed in scores] for scores in (tested, validated))
-        mean, seen_mean = (np.mean(scores, axis=0) for scores in (own, seen))
-        by_seed = [_rows(target, patients, split, scores) for scores in own]
-        result.append(
-            Told(_rows(target, patients, split, mean), _rows(target, patients, inner, seen_mean), by_seed),
-        )
+    for target, own, seen in zip(targets, zip(*tested, strict=True), zip(*validated, strict=True), strict=True):
+        of_tested = _rows(target, patients, split, np.mean(own, axis=0))
+        of_validated = _rows(target, patients, inner, np.mean(seen, axis=0))
+        result.append(Told(of_tested, of_validated, [_rows(target, patients, split, scores) for scores in own]))
     return result
 
 

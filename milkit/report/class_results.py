@@ -87,7 +87,7 @@ def class_figures(results: Results) -> dict[str, Drawn]:
 
 
 def of_target(results: Results, target: ShownTarget) -> Results:
-    """The results of a run on several targets as those of one of them, which is of classes."""
+    """The results of a run on several targets as those of one of them."""
     return replace(results, predictions=Predictions(target.table, target.classes), metrics=target.metrics)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from milkit.explain.verdicts import Verdicts
-from milkit.figure_text import with_interval
+from milkit.figure_text import capital, with_interval
 from milkit.report.rankings import SHOWN
 from milkit.report.tables import Table
 
@@ -138,7 +138,7 @@ def _others(name: str, of_class: Row, rankings: Sequence[str], doubted: Sequence
     """The enrichment of each type by the other rankings."""
     tested = {(row["ranking"], row["cell_type"]): row for row in of_class["enrichment"]}
     bag = {row["cell_type"]: row for row in of_class["differential"] if row["cells"] == BAG}
-    header = ["Type", *(_headed(_capital(RANKINGS.get(one, one)), doubted=one in doubted) for one in rankings)]
+    header = ["Type", *(_headed(capital(RANKINGS.get(one, one)), doubted=one in doubted) for one in rankings)]
     body = [[kind, *(_brief(tested.get((one, kind))) for one in rankings)] for kind in _ordered(bag, types)]
     return Table(f"Enrichment of types by other rankings, patients predicted {name}", header, body)
 
@@ -201,10 +201,6 @@ def _rounded(share: float | None) -> str:
 
 def _headed(text: str, *, doubted: bool) -> str:
     return f"{text}, {NOT_FAITHFUL}" if doubted else text
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _faithful(ranking: str, verdicts: Verdicts | None) -> bool | None:

@@ -112,6 +112,7 @@ def shared_parts(
         "beside": beside(results),
         "cards": cards,
         "rankings": shown_rankings(results.verdicts),
+        "composition": shown_composition(results.composition, results.verdicts),
         "origin": _origin(results),
         "citations": citations(
             {
@@ -130,7 +131,6 @@ def targets_page(results: Results, targets: Sequence[ShownTarget], around: Mappi
     template = _templates().get_template("targets.html.j2")
     branch = "" if results.shared_attention else str(results.cells["class"].iloc[0])
     own = {"sections": sections(results, targets), "branch": branch, **first_screen(results, targets)}
-    own["composition"] = shown_composition(results.composition, results.verdicts)
     return template.render(**{**around, **own})
 
 
@@ -147,7 +147,6 @@ def report_page(results: Results, around: Mapping[str, Any]) -> str:
         n_wrong=int((predictions["label"] != predictions["predicted"]).sum()),
         controls=shown_controls(results.controls, results.level),
         found=class_results(results),
-        composition=shown_composition(results.composition, results.verdicts),
     )  # fmt: skip
 
 

@@ -58,14 +58,9 @@ class ShownTarget(NamedTuple):
 
 def read_targets(run: Path) -> tuple[ShownTarget, ...]:
     """The targets of a run that is reported by target; none where it is one of classes alone."""
-    if not (run / "metrics.json").is_file():
+    named = figures_by_target(run)
+    if not named:
         return ()
-    metrics = read_json(run / "metrics.json")
-    several: Mapping[str, Any] = metrics.get("targets") or {}
-    own = metrics.get("target")
-    if not several and (own is None or own["kind"] == "classes"):
-        return ()
-    named = several or {metrics["target"]["name"]: metrics}
     path = run / "controls.json"
     controls = read_json(path).get("targets", {}) if path.is_file() else {}
     targets = []
@@ -75,6 +70,16 @@ def read_targets(run: Path) -> tuple[ShownTarget, ...]:
         kind = figures["target"]["kind"]
         targets.append(ShownTarget(name, kind, table, figures, controls.get(name, {}), outcome))
     return tuple(targets)
+
+
+def figures_by_target(run: Path) -> Mapping[str, Any]:
+    """The figures of each target of a run that is reported by target; nothing where it is one of classes alone."""
+    metrics = read_json(run / "metrics.json") if (run / "metrics.json").is_file() else {}
+    several: Mapping[str, Any] = metrics.get("targets") or {}
+    own = metrics.get("target")
+    if several or own is None or own["kind"] == "classes":
+        return several
+    return {own["name"]: metrics}
 
 
 def all_predictions(targets: tuple[ShownTarget, ...]) -> Predictions:

@@ -1,7 +1,6 @@
 """The report's page of a run whose targets are survival, numbers or several at once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
@@ -123,7 +122,6 @@ def target_warnings(targets: Sequence[ShownTarget]) -> list[str]:
 
 def _section(results: Results, target: ShownTarget, number: int) -> Section:
     level, notes = results.level, []
-    found = replace(results, metrics=target.metrics)
     names = {key: own for key, own in MEANINGS.items() if key in target.metrics}
     caption = "A point for each patient, predictions averaged over the repeats; on the dotted line both are equal."
     if target.outcome is not None:
@@ -140,7 +138,7 @@ def _section(results: Results, target: ShownTarget, number: int) -> Section:
     return Section(
         capital(target.name),
         _headline(target, level),
-        None if target.classes else metrics_table(found, names).of(target.name),
+        None if target.classes else metrics_table(of_target(results, target), names).of(target.name),
         _figure_name(number),
         caption,
         notes,

@@ -49,7 +49,7 @@ class Declared(NamedTuple):
         """
         for setting, names in (("prevalence", self.prevalence), ("thresholds", self.thresholds)):
             for name in names:
-                there = sum(name == own for own in classes)
+                there = classes.count(name)
                 if there == 1:
                     continue
                 ending = f"the classes are {', '.join(classes)}; name one of these."
